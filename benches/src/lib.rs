@@ -1,0 +1,1 @@
+//! Part of Treering; see docs/ARCHITECTURE.md.

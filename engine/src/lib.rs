@@ -1,0 +1,12 @@
+//! What Treering stores, and how: pages, the persistent tree, versions, the formats of log and
+//! superblock, space, and the shared memory that readers and writers meet in.
+//!
+//! Absent from here: threads, files and clocks. Everything is driven from outside, by the `treering`
+//! crate, and so runs unchanged under its simulator.
+
+mod ids;
+
+pub use ids::{
+    BLOCK_BYTES, Extent, Lsn, PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageId, PageRef, Retired, Seq, ShardId, Stamp,
+    TreeId,
+};
