@@ -5,6 +5,8 @@
 //! crate, and so runs unchanged under its simulator.
 
 mod ids;
+pub mod page;
+pub mod tree;
 
 pub use ids::{
     BLOCK_BYTES, Extent, Lsn, PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageId, PageRef, Retired, Seq, ShardId, Stamp,
