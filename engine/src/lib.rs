@@ -5,10 +5,17 @@
 //! crate, and so runs unchanged under its simulator.
 
 mod ids;
+pub mod memory;
 pub mod page;
+pub mod sleeping;
+mod sync;
 pub mod tree;
+pub mod version;
 
 pub use ids::{
     BLOCK_BYTES, Extent, Lsn, PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageId, PageRef, Retired, Seq, ShardId, Stamp,
     TreeId,
 };
+pub use memory::{FrameId, Memory};
+pub use sleeping::SleepFlag;
+pub use version::VersionCell;
