@@ -4,10 +4,14 @@
 //! Absent from here: threads, files and clocks. Everything is driven from outside, by the `treering`
 //! crate, and so runs unchanged under its simulator.
 
+mod checksum;
 mod ids;
+pub mod log;
 pub mod memory;
 pub mod page;
 pub mod sleeping;
+pub mod space;
+pub mod superblock;
 mod sync;
 pub mod tree;
 pub mod version;

@@ -1,0 +1,402 @@
+//! Records: the changes that a group carries, as bytes.
+//!
+//! ```text
+//! group records := ( batch | transaction | checkpoint )*
+//! batch         := BatchBegin change* BatchEnd        what one worker froze; belongs to one commit group
+//! transaction   := Transaction{ change* }             all parts on all shards, in one record
+//! change        := Put | PutBlob | Delete | TreeCreate | TreeDrop
+//! ```
+//!
+//! A record is one kind byte and its fields. Tree ids and lengths are varints (7 bits a byte, lowest
+//! first), so a small put costs four bytes beyond its key and value; fields that are filled in by somebody
+//! else than the writer of the rest (sequence, shard, stamp) are of fixed size. Records hold absolute
+//! results only: replaying them twice gives what replaying them once gives. The byte tables are in
+//! `docs/FORMAT.md`.
+//!
+//! The [reader](RecordReader) checks this grammar. It meets only bytes whose checksum was right, but
+//! makes no use of that: any bytes give records or a [`LogDefect`], never a panic.
+
+use crate::{Lsn, Seq, ShardId, Stamp, TreeId};
+
+pub(crate) const KIND_BATCH_BEGIN: u8 = 1;
+pub(crate) const KIND_BATCH_END: u8 = 2;
+pub(crate) const KIND_PUT: u8 = 3;
+pub(crate) const KIND_PUT_BLOB: u8 = 4;
+pub(crate) const KIND_DELETE: u8 = 5;
+pub(crate) const KIND_TREE_CREATE: u8 = 6;
+pub(crate) const KIND_TREE_DROP: u8 = 7;
+pub(crate) const KIND_TRANSACTION: u8 = 8;
+pub(crate) const KIND_CHECKPOINT: u8 = 9;
+
+/// Bytes of a batch's begin and end records together: what a batch costs beyond its changes.
+pub const BATCH_FRAME_BYTES: usize = 1 + 8 + 2 + 8 + 1;
+
+/// Most bytes of a varint that holds 32 bits.
+const VARINT_BYTES_MAX: usize = 5;
+
+/// Appends records to a buffer. Nothing is checked: what a worker writes here, it has applied before.
+#[derive(Debug)]
+pub struct RecordWriter<'a>(pub &'a mut Vec<u8>);
+
+impl RecordWriter<'_> {
+    /// Opens a batch of commit group `seq`, written by `shard` under `stamp`.
+    pub fn batch_begin(&mut self, seq: Seq, shard: ShardId, stamp: Stamp) {
+        let mut bytes = [0; BATCH_FRAME_BYTES - 1];
+        bytes[0] = KIND_BATCH_BEGIN;
+        bytes[1..9].copy_from_slice(&seq.0.to_le_bytes());
+        bytes[9..11].copy_from_slice(&shard.0.to_le_bytes());
+        bytes[11..19].copy_from_slice(&stamp.0.to_le_bytes());
+        self.0.extend_from_slice(&bytes);
+    }
+
+    /// Closes the batch.
+    pub fn batch_end(&mut self) {
+        self.0.push(KIND_BATCH_END);
+    }
+
+    /// `key` has the inline value `value` now. Neither may reach 4 GiB.
+    pub fn put(&mut self, tree: TreeId, key: &[u8], value: &[u8]) {
+        self.key_and_value(KIND_PUT, tree, key, value);
+    }
+
+    /// `key` has a value now that lies in a blob; `descriptor` is what the leaf holds for it.
+    pub fn put_blob(&mut self, tree: TreeId, key: &[u8], descriptor: &[u8]) {
+        self.key_and_value(KIND_PUT_BLOB, tree, key, descriptor);
+    }
+
+    /// `key` is absent now.
+    pub fn delete(&mut self, tree: TreeId, key: &[u8]) {
+        self.key_only(KIND_DELETE, tree, key);
+    }
+
+    /// The tree exists now, under `name`.
+    pub fn tree_create(&mut self, tree: TreeId, name: &str) {
+        self.key_only(KIND_TREE_CREATE, tree, name.as_bytes());
+    }
+
+    /// The tree is gone now, with everything in it.
+    pub fn tree_drop(&mut self, tree: TreeId) {
+        let mut head = Head::new(KIND_TREE_DROP);
+        head.varint(tree.0);
+        self.0.extend_from_slice(head.bytes());
+    }
+
+    /// A transaction of commit group `seq`; `write` writes its changes, on any trees.
+    pub fn transaction(&mut self, seq: Seq, write: impl FnOnce(&mut RecordWriter<'_>)) {
+        self.0.push(KIND_TRANSACTION);
+        self.0.extend_from_slice(&seq.0.to_le_bytes());
+        let length_at = self.0.len();
+        self.0.extend_from_slice(&[0; 4]);
+        write(&mut RecordWriter(self.0));
+        let length = (self.0.len() - length_at - 4) as u32;
+        self.0[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+
+    /// A checkpoint of version `seq` is durable; replay from `lsn` would give what follows.
+    pub fn checkpoint(&mut self, seq: Seq, lsn: Lsn) {
+        self.0.push(KIND_CHECKPOINT);
+        self.0.extend_from_slice(&seq.0.to_le_bytes());
+        self.0.extend_from_slice(&lsn.0.to_le_bytes());
+    }
+
+    fn key_only(&mut self, kind: u8, tree: TreeId, key: &[u8]) {
+        let mut head = Head::new(kind);
+        head.varint(tree.0);
+        head.varint(key.len() as u32);
+        self.0.reserve(HEAD_BYTES_MAX + key.len());
+        self.0.extend_from_slice(head.bytes());
+        self.0.extend_from_slice(key);
+    }
+
+    fn key_and_value(&mut self, kind: u8, tree: TreeId, key: &[u8], value: &[u8]) {
+        let mut head = Head::new(kind);
+        head.varint(tree.0);
+        head.varint(key.len() as u32);
+        head.varint(value.len() as u32);
+        self.0.reserve(HEAD_BYTES_MAX + key.len() + value.len());
+        self.0.extend_from_slice(head.bytes());
+        self.0.extend_from_slice(key);
+        self.0.extend_from_slice(value);
+    }
+}
+
+/// Most bytes that a put costs beyond its key and value.
+pub const HEAD_BYTES_MAX: usize = 1 + 3 * VARINT_BYTES_MAX;
+
+/// The fields before a record's payload, gathered so that the buffer grows once.
+struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    length: usize,
+}
+
+impl Head {
+    fn new(kind: u8) -> Head {
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        bytes[0] = kind;
+        Head { bytes, length: 1 }
+    }
+
+    fn varint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.bytes[self.length] = value as u8 | 0x80;
+            self.length += 1;
+            value >>= 7;
+        }
+        self.bytes[self.length] = value as u8;
+        self.length += 1;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+/// One record, borrowed from the group that holds it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Record<'a> {
+    /// What follows, up to the [`BatchEnd`](Record::BatchEnd), was frozen together by one worker.
+    BatchBegin {
+        /// The commit group.
+        seq: Seq,
+        /// The worker.
+        shard: ShardId,
+        /// The batch stamp that its new pages carry.
+        stamp: Stamp,
+    },
+    /// The batch is complete.
+    BatchEnd,
+    /// The key has this value now.
+    Put {
+        /// The tree.
+        tree: TreeId,
+        /// The key.
+        key: &'a [u8],
+        /// The whole value.
+        value: &'a [u8],
+    },
+    /// The key has a value now that lies in a blob.
+    PutBlob {
+        /// The tree.
+        tree: TreeId,
+        /// The key.
+        key: &'a [u8],
+        /// What the leaf holds: extents, checksum, birth stamp.
+        descriptor: &'a [u8],
+    },
+    /// The key is absent now.
+    Delete {
+        /// The tree.
+        tree: TreeId,
+        /// The key.
+        key: &'a [u8],
+    },
+    /// The tree exists now.
+    TreeCreate {
+        /// Its id, never given before.
+        tree: TreeId,
+        /// Its name.
+        name: &'a str,
+    },
+    /// The tree is gone now.
+    TreeDrop {
+        /// Its id, never given again.
+        tree: TreeId,
+    },
+    /// All of these changes, or none.
+    Transaction {
+        /// The commit group.
+        seq: Seq,
+        /// The changes, in order.
+        changes: RecordReader<'a>,
+    },
+    /// A checkpoint became durable.
+    Checkpoint {
+        /// Its version.
+        seq: Seq,
+        /// Where replay starts for it.
+        lsn: Lsn,
+    },
+}
+
+/// Bytes that are not records, and where. The group's checksum was right, so whoever wrote it was wrong.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{reason} at byte {offset} of the records")]
+pub struct LogDefect {
+    /// Byte position within the records (of the group, or of the transaction).
+    pub offset: usize,
+    /// What is wrong.
+    pub reason: &'static str,
+}
+
+/// What may come next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    Outside,
+    InBatch,
+    InTransaction,
+    /// A defect was reported, or the end was reached.
+    Done,
+}
+
+/// Reads the records of a group, or the changes of a transaction, one after the other. After a defect it
+/// gives nothing more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecordReader<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+    place: Place,
+}
+
+impl<'a> RecordReader<'a> {
+    /// Reads the records of a group.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> RecordReader<'a> {
+        RecordReader {
+            bytes,
+            offset: 0,
+            place: Place::Outside,
+        }
+    }
+
+    fn read(&mut self) -> Result<Record<'a>, &'static str> {
+        let kind = self.array::<1>()?[0];
+        let is_change = (KIND_PUT..=KIND_TREE_DROP).contains(&kind);
+        match self.place {
+            Place::Outside if is_change => return Err("a change outside of any batch"),
+            Place::InTransaction if !is_change => return Err("a transaction that holds more than changes"),
+            Place::InBatch if !is_change && kind != KIND_BATCH_END => return Err("a batch without an end"),
+            _ => {}
+        }
+        match kind {
+            KIND_BATCH_BEGIN => {
+                self.place = Place::InBatch;
+                Ok(Record::BatchBegin {
+                    seq: Seq(self.u64()?),
+                    shard: ShardId(u16::from_le_bytes(self.array()?)),
+                    stamp: Stamp(self.u64()?),
+                })
+            }
+            KIND_BATCH_END if self.place == Place::InBatch => {
+                self.place = Place::Outside;
+                Ok(Record::BatchEnd)
+            }
+            KIND_BATCH_END => Err("the end of a batch that was not begun"),
+            KIND_PUT => {
+                let (tree, [key, value]) = self.lengths_then_bytes()?;
+                Ok(Record::Put { tree, key, value })
+            }
+            KIND_PUT_BLOB => {
+                let (tree, [key, descriptor]) = self.lengths_then_bytes()?;
+                Ok(Record::PutBlob {
+                    tree,
+                    key,
+                    descriptor,
+                })
+            }
+            KIND_DELETE => {
+                let (tree, [key]) = self.lengths_then_bytes()?;
+                Ok(Record::Delete { tree, key })
+            }
+            KIND_TREE_CREATE => {
+                let (tree, [name]) = self.lengths_then_bytes()?;
+                let name = std::str::from_utf8(name).map_err(|_| "a tree name that is not UTF-8")?;
+                Ok(Record::TreeCreate { tree, name })
+            }
+            KIND_TREE_DROP => Ok(Record::TreeDrop {
+                tree: TreeId(self.varint()?),
+            }),
+            KIND_TRANSACTION => {
+                let seq = Seq(self.u64()?);
+                let length = u32::from_le_bytes(self.array()?) as usize;
+                let changes = RecordReader {
+                    bytes: self.take(length)?,
+                    offset: 0,
+                    place: Place::InTransaction,
+                };
+                Ok(Record::Transaction { seq, changes })
+            }
+            KIND_CHECKPOINT => Ok(Record::Checkpoint {
+                seq: Seq(self.u64()?),
+                lsn: Lsn(self.u64()?),
+            }),
+            _ => Err("an unknown kind of record"),
+        }
+    }
+
+    /// Tree id, then the lengths of `N` byte strings, then the strings.
+    #[inline]
+    fn lengths_then_bytes<const N: usize>(&mut self) -> Result<(TreeId, [&'a [u8]; N]), &'static str> {
+        let tree = TreeId(self.varint()?);
+        let mut lengths = [0; N];
+        for length in &mut lengths {
+            *length = self.varint()? as usize;
+        }
+        let mut strings = [&[][..]; N];
+        for (string, length) in strings.iter_mut().zip(lengths) {
+            *string = self.take(length)?;
+        }
+        Ok((tree, strings))
+    }
+
+    #[inline]
+    fn varint(&mut self) -> Result<u32, &'static str> {
+        let mut value = 0u64;
+        for index in 0..VARINT_BYTES_MAX {
+            let byte = self.array::<1>()?[0];
+            value |= u64::from(byte & 0x7F) << (7 * index);
+            if byte & 0x80 == 0 {
+                return u32::try_from(value).map_err(|_| "a number beyond 32 bits");
+            }
+        }
+        Err("a number beyond 32 bits")
+    }
+
+    #[inline]
+    fn take(&mut self, length: usize) -> Result<&'a [u8], &'static str> {
+        let rest = &self.bytes[self.offset..];
+        let taken = rest.get(..length).ok_or("a record that ends behind the end")?;
+        self.offset += length;
+        Ok(taken)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
+        let rest = &self.bytes[self.offset..];
+        let taken = rest
+            .first_chunk::<N>()
+            .ok_or("a record that ends behind the end")?;
+        self.offset += N;
+        Ok(*taken)
+    }
+
+    fn u64(&mut self) -> Result<u64, &'static str> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+}
+
+impl<'a> Iterator for RecordReader<'a> {
+    type Item = Result<Record<'a>, LogDefect>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let offset = self.offset;
+        if self.place == Place::Done {
+            return None;
+        }
+        let result = if offset < self.bytes.len() {
+            self.read()
+        } else if self.place == Place::InBatch {
+            Err("a batch without an end")
+        } else {
+            self.place = Place::Done;
+            return None;
+        };
+        if result.is_err() {
+            self.place = Place::Done;
+        }
+        Some(result.map_err(|reason| LogDefect { offset, reason }))
+    }
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;
