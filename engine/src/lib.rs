@@ -4,8 +4,10 @@
 //! Absent from here: threads, files and clocks. Everything is driven from outside, by the `treering`
 //! crate, and so runs unchanged under its simulator.
 
+pub mod catalog;
 mod checksum;
 mod ids;
+pub mod image;
 pub mod log;
 pub mod memory;
 pub mod page;

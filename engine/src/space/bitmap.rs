@@ -166,6 +166,21 @@ impl Bitmap {
         &words[first..words.len().min(first + count)]
     }
 
+    /// Word `index`; 0 behind the end.
+    pub(super) fn word(&self, index: usize) -> u64 {
+        self.levels[0].get(index).copied().unwrap_or(0)
+    }
+
+    /// Replaces word `index`, which exists; the caller sets no bit behind the end.
+    pub(super) fn store_word(&mut self, index: usize, word: u64) {
+        self.levels[0][index] = word;
+        if word == 0 {
+            self.summarise_clear(index);
+        } else {
+            self.summarise_set(index);
+        }
+    }
+
     fn summarise_set(&mut self, mut index: usize) {
         for level in &mut self.levels[1..] {
             let word = &mut level[index / WORD_BITS];

@@ -10,8 +10,21 @@ use crate::{Extent, PageId};
 const RUN_PAGES_PREFERRED: usize = 8;
 /// How many short runs one allocation passes over before it takes them after all.
 const SHORT_RUNS_SKIPPED_MAX: usize = 64;
-/// Bytes of bitmap in one block of the checkpoint image: one region.
-pub(crate) const MAP_BLOCK_BYTES: usize = REGION_PAGES / 8;
+/// Words of one block of the map, as checkpoints store it: one region.
+const BLOCK_WORDS: usize = REGION_PAGES / 64;
+
+/// Number of blocks that the map of a file consists of.
+pub(crate) fn map_blocks(file_pages: u32) -> usize {
+    (file_pages as usize).div_ceil(REGION_PAGES)
+}
+
+/// Number of words in block `index` of the map of a file; fewer in the last one.
+pub(crate) fn block_words(file_pages: u32, index: usize) -> usize {
+    file_pages
+        .div_ceil(64)
+        .saturating_sub((index * BLOCK_WORDS) as u32)
+        .min(BLOCK_WORDS as u32) as usize
+}
 
 /// A request that contradicts the state of the map. Nothing was changed. These are never caused by a full
 /// disk: they mean that two owners claim one page, and the database must stop writing.
@@ -288,12 +301,48 @@ impl SpaceMap {
         match self.frozen.as_ref().and_then(|frozen| frozen.saved.get(&index)) {
             Some(saved) => saved,
             None => {
-                let words = self.frozen_counts().0.div_ceil(64) as usize;
-                let first = index * (REGION_PAGES / 64);
-                self.reachable
-                    .words(first, words.saturating_sub(first).min(REGION_PAGES / 64))
+                let words = block_words(self.frozen_counts().0, index);
+                self.reachable.words(index * BLOCK_WORDS, words)
             }
         }
+    }
+
+    /// Marks what a checkpoint's block `index` of the map names as allocated and reachable. For a new map
+    /// that nothing was allocated from.
+    ///
+    /// # Errors
+    /// If the block names pages outside the file or pages in use.
+    pub(crate) fn load_block(
+        &mut self,
+        index: usize,
+        words: impl Iterator<Item = u64>,
+    ) -> Result<(), SpaceError> {
+        let file_pages = self.available.length();
+        for (position, word) in words.enumerate() {
+            let position = index * BLOCK_WORDS + position;
+            let first = position * 64;
+            let within = match file_pages.saturating_sub(first) {
+                0 => 0,
+                count => u64::MAX >> (64 - count.min(64)),
+            };
+            let slots = if first == 0 { (1 << PageId::FIRST.0) - 1 } else { 0 };
+            let usable = within & !slots;
+            if word & !usable != 0 {
+                return Err(SpaceError::Outside(extent(first, 64)));
+            }
+            if word == 0 {
+                continue;
+            }
+            if self.available.word(position) != usable {
+                return Err(SpaceError::NotAvailable(extent(first, 64)));
+            }
+            self.available.store_word(position, usable & !word);
+            self.reachable.store_word(position, word);
+            self.available_pages -= word.count_ones() as usize;
+            self.reachable_pages += word.count_ones() as usize;
+            self.index.touch(first, 1);
+        }
+        Ok(())
     }
 
     /// The reachable pages in ascending runs.
@@ -364,11 +413,8 @@ impl SpaceMap {
         for index in start / REGION_PAGES..=(start + count - 1) / REGION_PAGES {
             if index * REGION_PAGES < frozen.file_pages as usize {
                 frozen.saved.entry(index).or_insert_with(|| {
-                    let words = frozen.file_pages.div_ceil(64) as usize;
-                    let first = index * (REGION_PAGES / 64);
-                    self.reachable
-                        .words(first, (words - first).min(REGION_PAGES / 64))
-                        .to_vec()
+                    let words = block_words(frozen.file_pages, index);
+                    self.reachable.words(index * BLOCK_WORDS, words).to_vec()
                 });
             }
         }

@@ -19,4 +19,5 @@ mod runs;
 mod waiting;
 
 pub use map::{SpaceError, SpaceMap};
+pub(crate) use map::{block_words, map_blocks};
 pub use waiting::WaitingLists;

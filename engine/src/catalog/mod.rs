@@ -1,0 +1,416 @@
+//! The directory of trees: names, partitions, roots and owners, as one version shows them.
+//!
+//! A [`Directory`] is part of every version. Copying it costs nothing, and a commit group that changes the
+//! roots of a few trees copies those trees' entries and a list of chunks, however many trees there are
+//! (rule R9). The routing table is in it too: a partition names its lowest key and its owner.
+
+mod sorted_chunks;
+
+use std::sync::Arc;
+
+use self::sorted_chunks::SortedChunks;
+use crate::tree::Root;
+use crate::{ShardId, TreeId};
+
+/// A key range of a tree, from its lowest key to the next partition's: a subtree with one owner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Partition {
+    /// Lowest key that belongs to it; empty for the first one.
+    pub lower: Arc<[u8]>,
+    /// The subtree.
+    pub root: Root,
+    /// The worker that alone may change it.
+    pub owner: ShardId,
+}
+
+/// A tree.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TreeState {
+    /// Its id, never given to another tree.
+    pub id: TreeId,
+    /// Its name, unique among the trees that exist.
+    pub name: Arc<str>,
+    /// Its partitions, ascending by `lower`; at least one.
+    pub partitions: Arc<[Partition]>,
+}
+
+/// Longest name of a tree and longest `lower` of a partition, bytes: what the checkpoint image can store.
+pub const CATALOG_STRING_BYTES_MAX: usize = u16::MAX as usize;
+
+impl TreeState {
+    /// A tree of one partition.
+    #[must_use]
+    pub fn new(id: TreeId, name: &str, root: Root, owner: ShardId) -> TreeState {
+        let partition = Partition {
+            lower: Arc::from([]),
+            root,
+            owner,
+        };
+        TreeState {
+            id,
+            name: Arc::from(name),
+            partitions: Arc::from([partition]),
+        }
+    }
+
+    /// Index of the partition that `key` belongs to. O(log partitions).
+    #[must_use]
+    #[inline]
+    pub fn partition_for(&self, key: &[u8]) -> usize {
+        self.partitions
+            .partition_point(|partition| *partition.lower <= *key)
+            .saturating_sub(1)
+    }
+
+    /// Number of keys in all partitions.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.partitions
+            .iter()
+            .map(|partition| partition.root.entries)
+            .sum()
+    }
+
+    fn validate(&self) -> Result<(), CatalogError> {
+        let ascending = self.partitions.is_sorted_by(|a, b| a.lower < b.lower);
+        let starts_empty = self
+            .partitions
+            .first()
+            .is_some_and(|first| first.lower.is_empty());
+        let storable = self.name.len() <= CATALOG_STRING_BYTES_MAX
+            && self
+                .partitions
+                .iter()
+                .all(|partition| partition.lower.len() <= CATALOG_STRING_BYTES_MAX);
+        if ascending && starts_empty && storable {
+            Ok(())
+        } else {
+            Err(CatalogError::Malformed(self.id))
+        }
+    }
+}
+
+/// A change that the directory can't take. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// There is no such tree.
+    #[error("tree {} does not exist", .0.0)]
+    UnknownTree(TreeId),
+    /// The tree has fewer partitions.
+    #[error("tree {} has no partition {index}", tree.0)]
+    UnknownPartition {
+        /// The tree.
+        tree: TreeId,
+        /// The partition asked for.
+        index: usize,
+    },
+    /// Another tree has the name.
+    #[error("the name belongs to tree {}", .0.0)]
+    NameTaken(TreeId),
+    /// Partitions out of order, the first one not at the lowest key, or names too long to be stored.
+    #[error("tree {} is malformed", .0.0)]
+    Malformed(TreeId),
+}
+
+/// All trees of one version. Cloning is O(1).
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    trees: SortedChunks<TreeId, Arc<TreeState>>,
+    names: SortedChunks<Arc<str>, TreeId>,
+}
+
+impl Directory {
+    /// No trees.
+    #[must_use]
+    pub fn new() -> Directory {
+        Directory::default()
+    }
+
+    /// Number of trees.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.trees.len()
+    }
+
+    /// Whether there are no trees.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tree with this id. O(log trees).
+    #[must_use]
+    pub fn get(&self, tree: TreeId) -> Option<&Arc<TreeState>> {
+        self.trees.get(&tree)
+    }
+
+    /// The tree with this name. O(log trees).
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Arc<TreeState>> {
+        self.get(*self.names.get(name)?)
+    }
+
+    /// All trees, ascending by id.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<TreeState>> {
+        self.trees.iter().map(|(_, state)| state)
+    }
+
+    /// All names, in ascending byte order.
+    pub fn names(&self) -> impl Iterator<Item = (&str, TreeId)> {
+        self.names.iter().map(|(name, tree)| (&**name, *tree))
+    }
+
+    /// The tree with the lowest id, or the lowest above `tree`: for walks that pause. O(log trees).
+    #[must_use]
+    pub fn next_after(&self, tree: Option<TreeId>) -> Option<&Arc<TreeState>> {
+        let entry = match tree {
+            Some(tree) => self.trees.first_after(&tree),
+            None => self.trees.first(),
+        };
+        entry.map(|(_, state)| state)
+    }
+
+    /// This directory with other roots: (tree, index of the partition, its new root). Later changes of the
+    /// same partition win. O(changes × 64 + trees / 64).
+    ///
+    /// # Errors
+    /// If a tree or partition does not exist.
+    pub fn with_roots(&self, changes: &[(TreeId, usize, Root)]) -> Result<Directory, CatalogError> {
+        let mut directory = self.clone();
+        for &(tree, index, root) in changes {
+            let state = directory
+                .trees
+                .get_mut(&tree)
+                .ok_or(CatalogError::UnknownTree(tree))?;
+            let partitions = Arc::make_mut(&mut Arc::make_mut(state).partitions);
+            partitions
+                .get_mut(index)
+                .ok_or(CatalogError::UnknownPartition { tree, index })?
+                .root = root;
+        }
+        Ok(directory)
+    }
+
+    /// This directory with one more tree, or with another state of a tree that it has.
+    ///
+    /// # Errors
+    /// If another tree has the name, or the state breaks the rules of its fields.
+    pub fn with_tree(&self, state: TreeState) -> Result<Directory, CatalogError> {
+        state.validate()?;
+        if let Some(&other) = self.names.get(&*state.name)
+            && other != state.id
+        {
+            return Err(CatalogError::NameTaken(other));
+        }
+        let mut directory = self.clone();
+        let old_name = self.get(state.id).map(|old| &*old.name);
+        if old_name != Some(&*state.name) {
+            if let Some(old_name) = old_name {
+                directory.names.remove(old_name);
+            }
+            directory.names.insert(Arc::clone(&state.name), state.id);
+        }
+        directory.trees.insert(state.id, Arc::new(state));
+        Ok(directory)
+    }
+
+    /// This directory without a tree.
+    ///
+    /// # Errors
+    /// If there is no such tree.
+    pub fn without_tree(&self, tree: TreeId) -> Result<Directory, CatalogError> {
+        let mut directory = self.clone();
+        let state = directory
+            .trees
+            .remove(&tree)
+            .ok_or(CatalogError::UnknownTree(tree))?;
+        directory.names.remove(&*state.name);
+        Ok(directory)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::{CatalogError, Directory, Partition, TreeState};
+    use crate::tree::Root;
+    use crate::{PageId, PageRef, ShardId, TreeId};
+
+    fn root(number: u32) -> Root {
+        Root {
+            reference: PageRef {
+                id: PageId(number),
+                birth: number,
+            },
+            height: 1,
+            entries: u64::from(number),
+        }
+    }
+
+    fn tree(id: u32, name: &str) -> TreeState {
+        TreeState::new(TreeId(id), name, root(id + 10), ShardId(0))
+    }
+
+    fn partitioned(id: u32, lowers: &[&str]) -> TreeState {
+        let partition = |(index, lower): (usize, &&str)| Partition {
+            lower: Arc::from(lower.as_bytes()),
+            root: root(index as u32 + 2),
+            owner: ShardId(index as u16),
+        };
+        let partitions = lowers.iter().enumerate().map(partition).collect();
+        TreeState {
+            id: TreeId(id),
+            name: Arc::from("partitioned"),
+            partitions,
+        }
+    }
+
+    #[test]
+    fn keys_find_their_partition() {
+        let state = partitioned(1, &["", "g", "ga", "t"]);
+        for (key, index) in [
+            ("", 0),
+            ("f\u{7f}", 0),
+            ("g", 1),
+            ("g\0", 1),
+            ("ga", 2),
+            ("s", 2),
+            ("zz", 3),
+        ] {
+            assert_eq!(state.partition_for(key.as_bytes()), index, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_trees_are_refused() {
+        let empty = TreeState {
+            partitions: Arc::from([]),
+            ..tree(1, "a")
+        };
+        let long = tree(1, &"n".repeat(70_000));
+        for state in [
+            empty,
+            long,
+            partitioned(1, &["a"]),
+            partitioned(1, &["", "b", "b"]),
+        ] {
+            assert_eq!(
+                Directory::new().with_tree(state).err(),
+                Some(CatalogError::Malformed(TreeId(1)))
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_unique_and_follow_their_tree() {
+        let one = Directory::new().with_tree(tree(1, "a")).expect("new");
+        assert_eq!(
+            one.with_tree(tree(2, "a")).err(),
+            Some(CatalogError::NameTaken(TreeId(1)))
+        );
+        let renamed = one.with_tree(tree(1, "b")).expect("same tree");
+        assert!(renamed.by_name("a").is_none());
+        assert_eq!(renamed.by_name("b").map(|state| state.id), Some(TreeId(1)));
+        assert_eq!(
+            one.by_name("a").map(|state| state.id),
+            Some(TreeId(1)),
+            "the old copy is untouched"
+        );
+        let none = renamed.without_tree(TreeId(1)).expect("exists");
+        assert!(none.is_empty() && none.by_name("b").is_none());
+        assert_eq!(
+            none.without_tree(TreeId(1)).err(),
+            Some(CatalogError::UnknownTree(TreeId(1)))
+        );
+    }
+
+    #[test]
+    fn a_change_of_roots_shares_everything_else() {
+        let mut directory = Directory::new();
+        for id in 0..1_000 {
+            directory = directory.with_tree(tree(id, &format!("tree {id}"))).expect("new");
+        }
+        let changed = directory
+            .with_roots(&[
+                (TreeId(700), 0, root(1)),
+                (TreeId(701), 0, root(2)),
+                (TreeId(700), 0, root(3)),
+            ])
+            .expect("all exist");
+        let differing: Vec<TreeId> = directory
+            .iter()
+            .zip(changed.iter())
+            .filter(|(old, new)| !Arc::ptr_eq(old, new))
+            .map(|(old, _)| old.id)
+            .collect();
+        assert_eq!(differing, [TreeId(700), TreeId(701)]);
+        assert_eq!(
+            changed.get(TreeId(700)).map(|state| state.partitions[0].root),
+            Some(root(3))
+        );
+        assert_eq!(
+            directory.get(TreeId(700)).map(|state| state.partitions[0].root),
+            Some(root(710))
+        );
+        assert_eq!(
+            directory.with_roots(&[(TreeId(5), 1, root(1))]).err(),
+            Some(CatalogError::UnknownPartition {
+                tree: TreeId(5),
+                index: 1
+            })
+        );
+        assert_eq!(
+            directory.with_roots(&[(TreeId(1_000), 0, root(1))]).err(),
+            Some(CatalogError::UnknownTree(TreeId(1_000)))
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn agrees_with_a_map(steps in prop::collection::vec((any::<bool>(), 0u32..200, 0u32..200), 1..400)) {
+            let mut directory = Directory::new();
+            let mut model: BTreeMap<u32, String> = BTreeMap::new();
+            for (add, id, name) in steps {
+                let name = format!("name {name}");
+                if add {
+                    let taken = model.iter().any(|(&other, known)| other != id && *known == name);
+                    match directory.with_tree(tree(id, &name)) {
+                        Ok(next) => {
+                            prop_assert!(!taken);
+                            directory = next;
+                            model.insert(id, name);
+                        }
+                        Err(_) => prop_assert!(taken),
+                    }
+                } else {
+                    match directory.without_tree(TreeId(id)) {
+                        Ok(next) => {
+                            prop_assert!(model.remove(&id).is_some());
+                            directory = next;
+                        }
+                        Err(_) => prop_assert!(!model.contains_key(&id)),
+                    }
+                }
+            }
+            let trees: Vec<(u32, &str)> = directory.iter().map(|state| (state.id.0, &*state.name)).collect();
+            prop_assert_eq!(&trees, &model.iter().map(|(&id, name)| (id, name.as_str())).collect::<Vec<_>>());
+            let mut names: Vec<(&str, TreeId)> =
+                trees.iter().map(|&(id, name)| (name, TreeId(id))).collect();
+            names.sort_unstable();
+            prop_assert_eq!(directory.names().collect::<Vec<_>>(), names);
+            let mut walked = Vec::new();
+            let mut at = None;
+            while let Some(state) = directory.next_after(at) {
+                walked.push(state.id.0);
+                at = Some(state.id);
+            }
+            prop_assert_eq!(walked, model.keys().copied().collect::<Vec<_>>());
+        }
+    }
+}
