@@ -1,5 +1,6 @@
 //! The file trait: synchronous calls that any thread may make.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::RawFd;
@@ -12,7 +13,7 @@ use std::os::fd::RawFd;
 /// writes land in any order.
 ///
 /// Every error's text names the file, the action and the offset, see [`FileError`](crate::FileError).
-pub trait File: Send + Sync + Debug {
+pub trait File: Any + Send + Sync + Debug {
     /// The name in its directory under which the file was opened. A rename doesn't change it.
     fn name(&self) -> &str;
 

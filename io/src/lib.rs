@@ -4,9 +4,9 @@
 //!
 //! | trait | job | backends |
 //! |---|---|---|
-//! | [`Directory`] | names, creation, removal, the exclusive lock | [`OsDirectory`], [`MemoryDirectory`] |
+//! | [`Directory`] | names, creation, removal, the exclusive lock | [`OsDirectory`], [`MemoryDirectory`], [`SimDirectory`] |
 //! | [`File`] | whole-or-error reads and writes from any thread, growth, syncs | of each directory |
-//! | [`Device`] | many [`Operation`]s in flight, owned by one thread | [`UringDevice`], [`BlockingDevice`], [`InlineDevice`] |
+//! | [`Device`] | many [`Operation`]s in flight, owned by one thread | [`UringDevice`], [`BlockingDevice`], [`InlineDevice`], [`SimDevice`] |
 //!
 //! Any device serves any file: a file that has no descriptor is served inline. [`open_device`] chooses
 //! io_uring and falls back to a pool of threads where the system refuses it.
@@ -33,6 +33,7 @@ mod lock;
 mod memory;
 mod operation;
 mod os;
+mod sim;
 mod transfer;
 mod uring;
 mod waker;
@@ -48,6 +49,7 @@ pub use lock::{DirectoryLock, LockError};
 pub use memory::MemoryDirectory;
 pub use operation::{Completion, Operation, OperationKind, execute_blocking};
 pub use os::OsDirectory;
+pub use sim::{FaultKind, FaultRates, SimCounters, SimDevice, SimDirectory, SimOptions};
 pub use uring::UringDevice;
 pub use waker::DeviceWaker;
 

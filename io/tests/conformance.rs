@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use treering_io::{
     AlignedBuffer, BLOCK_BYTES, BlockingDevice, Buffer, Completion, Device, Directory, File, FileError,
-    InlineDevice, LockError, MemoryDirectory, OpenMode, Operation, OsDirectory, RawBuffer, UringDevice, Wait,
+    InlineDevice, LockError, MemoryDirectory, OpenMode, Operation, OsDirectory, RawBuffer, SimDevice,
+    SimDirectory, UringDevice, Wait,
 };
 
 const CAPACITY: usize = 8;
@@ -329,4 +330,12 @@ fn operating_system() {
 #[test]
 fn memory() {
     every_suite(|| Box::new(MemoryDirectory::new()));
+}
+
+#[test]
+fn simulated() {
+    every_suite(|| Box::new(SimDirectory::new(2)));
+    let directory = SimDirectory::new(3);
+    device_suite(&directory, &mut SimDevice::new(&directory, CAPACITY));
+    drop_suite(&directory, Box::new(SimDevice::new(&directory, CAPACITY)));
 }
