@@ -29,6 +29,7 @@
 
 mod arena;
 mod frames;
+mod occupancy;
 mod participant;
 mod pool;
 mod residency;
@@ -43,15 +44,13 @@ pub use pool::Class;
 pub use residency::Residency;
 pub use view::{Frame, View};
 
-use crate::sync::Arc;
 use crate::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageId};
 use arena::{MappedSlice, Mapping};
 use crossbeam_epoch::{Collector, Guard};
-use frames::{Frames, GivenUp};
-use pool::Pool;
-use residency::{BUCKET_SLOTS, Bucket, ResidencyTable, buckets_for};
+use occupancy::Occupancy;
+use residency::{BUCKET_SLOTS, Bucket, buckets_for};
 use std::io;
-use word::{FRAMES_MAX, Word};
+use word::FRAMES_MAX;
 
 /// Index of a frame in the arena.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -88,12 +87,10 @@ pub enum MemoryError {
 /// Frames, residency and the epoch of one database. Shared by all of its threads.
 #[derive(Debug)]
 pub struct Memory {
-    table: ResidencyTable<MappedSlice<Bucket<BUCKET_SLOTS>>>,
+    occupancy: Occupancy<MappedSlice<Bucket<BUCKET_SLOTS>>, BUCKET_SLOTS>,
     arena: Mapping,
     page_bytes: usize,
     collector: Collector,
-    frames: Frames,
-    pool: Arc<Pool>,
 }
 
 impl Memory {
@@ -116,19 +113,17 @@ impl Memory {
         // SAFETY: zeroed bytes are empty buckets, which consist of atomic integers and need no drop.
         let buckets = unsafe { MappedSlice::zeroed(buckets_for(frames)) };
         Ok(Memory {
-            table: ResidencyTable::new(buckets.map_err(refused)?),
+            occupancy: Occupancy::new(buckets.map_err(refused)?, frames as u32),
             arena: Mapping::new(bytes).map_err(refused)?,
             page_bytes,
             collector: Collector::new(),
-            frames: Frames::new(frames),
-            pool: Arc::new(Pool::new(frames as u32)),
         })
     }
 
     /// Number of frames.
     #[must_use]
     pub fn frames(&self) -> usize {
-        self.frames.len()
+        self.occupancy.frames.len()
     }
 
     /// Bytes of a frame, and of a page.
@@ -196,7 +191,7 @@ impl Memory {
     /// Where the page is, without marking it as used. A hint, unless the caller is who changes it.
     #[must_use]
     pub fn state(&self, id: PageId) -> Residency {
-        self.table.state(id)
+        self.occupancy.table.state(id)
     }
 
     // ---- creating ----
@@ -204,20 +199,14 @@ impl Memory {
     /// Makes a page that was created in `frame` known, as recently used and not written. The id must be the
     /// caller's alone; that it has no frame yet is what makes the id free to be given out (rule R5).
     pub fn insert_resident(&self, id: PageId, frame: FrameId) {
-        self.frames.assign(frame, id);
-        self.table.insert(Word::resident(id, frame));
+        self.occupancy.insert_resident(id, frame);
     }
 
     /// Announces that the page is being read into `frame`. `false`, and nothing done, if it is in memory or on
     /// its way already. Pager only: two threads must not do this for the same page.
     #[must_use]
     pub fn insert_loading(&self, id: PageId, frame: FrameId) -> bool {
-        if self.table.state(id) != Residency::Absent {
-            return false;
-        }
-        self.frames.assign(frame, id);
-        self.table.insert(Word::loading(id, frame));
-        true
+        self.occupancy.insert_loading(id, frame)
     }
 
     /// The page has been read into `frame` and verified: from here on readers find it. It counts as written.
@@ -226,12 +215,7 @@ impl Memory {
     /// # Panics
     /// If the page wasn't loading into that frame.
     pub fn finish_loading(&self, id: PageId, frame: FrameId) {
-        self.frames.set_written(frame);
-        assert!(
-            self.table.finish_loading(id, frame),
-            "page {} wasn't loading",
-            id.0
-        );
+        self.occupancy.finish_loading(id, frame);
     }
 
     /// The page could not be read, or not be believed: forgets it and frees the frame at once, as no reader can
@@ -240,8 +224,7 @@ impl Memory {
     /// # Panics
     /// If the page wasn't loading into that frame, or the frame is held.
     pub fn abandon_loading(&self, id: PageId, frame: FrameId) {
-        assert!(self.table.take_loading(id, frame), "page {} wasn't loading", id.0);
-        self.release_now(frame);
+        self.occupancy.abandon_loading(id, frame);
     }
 
     // ---- removing: the flusher, and a worker for what it created in its open batch ----
@@ -251,16 +234,14 @@ impl Memory {
     /// or loading.
     #[must_use]
     pub fn remove(&self, id: PageId) -> Option<FrameId> {
-        self.table.remove(id)
+        self.occupancy.table.remove(id)
     }
 
     /// Begins to evict the page of `frame`: until [`finish_evict`](Self::finish_evict) readers can still use and
     /// thereby rescue it. `false` if the frame has no resident page.
     #[must_use]
     pub fn begin_evict(&self, frame: FrameId) -> bool {
-        self.frames
-            .page(frame)
-            .is_some_and(|id| self.table.begin_evict(id, frame))
+        self.occupancy.begin_evict(frame)
     }
 
     /// Evicts the page of `frame`. `false`, and nothing done, if a reader rescued it, if it is not written or
@@ -268,17 +249,7 @@ impl Memory {
     /// [`release_deferred`](Self::release_deferred).
     #[must_use]
     pub fn finish_evict(&self, frame: FrameId) -> bool {
-        let Some(id) = self.frames.page(frame) else {
-            return false;
-        };
-        if !self.frames.claim(frame) {
-            return false;
-        }
-        let evicted = self.table.finish_evict(id, frame);
-        if !evicted {
-            self.frames.unclaim(frame);
-        }
-        evicted
+        self.occupancy.finish_evict(frame)
     }
 
     /// Moves the clock's hand on by `steps` cache lines of the residency table, from `hand` on: pages used since
@@ -286,9 +257,11 @@ impl Memory {
     /// memory in order; a round is [`sweep_steps`](Self::sweep_steps).
     #[must_use]
     pub fn sweep(&self, hand: usize, steps: usize, cold: &mut Vec<FrameId>) -> usize {
-        let round = self.table.bucket_count();
+        let round = self.occupancy.table.bucket_count();
         for step in hand..hand + steps {
-            self.table.sweep(step % round, |_, frame| cold.push(frame));
+            self.occupancy
+                .table
+                .sweep(step % round, |_, frame| cold.push(frame));
         }
         (hand + steps) % round
     }
@@ -296,7 +269,7 @@ impl Memory {
     /// Steps of [`sweep`](Self::sweep) that make a round.
     #[must_use]
     pub fn sweep_steps(&self) -> usize {
-        self.table.bucket_count()
+        self.occupancy.table.bucket_count()
     }
 
     // ---- frames ----
@@ -305,20 +278,14 @@ impl Memory {
     #[must_use]
     pub fn allocate(&self, class: Class) -> Option<FrameId> {
         let mut allocated = None;
-        self.pool.take(class, 1, |frame| {
-            self.frames.take(frame);
-            allocated = Some(frame);
-        });
+        self.occupancy.allocate(class, 1, |frame| allocated = Some(frame));
         allocated
     }
 
     /// Appends up to `count` free frames to `frames`, as many as the class may have; returns how many. One step
     /// for all of them.
     pub fn allocate_many(&self, class: Class, count: usize, frames: &mut Vec<FrameId>) -> usize {
-        self.pool.take(class, count, |frame| {
-            self.frames.take(frame);
-            frames.push(frame);
-        })
+        self.occupancy.allocate(class, count, |frame| frames.push(frame))
     }
 
     /// Gives back a frame that no reader ever could have found.
@@ -326,9 +293,7 @@ impl Memory {
     /// # Panics
     /// If it is free already, or held.
     pub fn release_now(&self, frame: FrameId) {
-        let given_up = self.frames.give_up(frame);
-        assert!(given_up == GivenUp::Unheld, "frame {} is held", frame.0);
-        self.pool.release_now(frame);
+        self.occupancy.release_now(frame);
     }
 
     /// Gives back frames that pinned readers may still look at: they are free when all pins of now have ended
@@ -341,34 +306,28 @@ impl Memory {
             guard.collector() == Some(&self.collector),
             "pinned in a foreign collector"
         );
-        let unheld = frames
-            .into_iter()
-            .filter(|&frame| match self.frames.give_up(frame) {
-                GivenUp::Unheld => true,
-                GivenUp::Held => {
-                    self.pool.enter_limbo();
-                    false
-                }
-            });
-        self.pool.release_deferred(guard, unheld);
+        self.occupancy.release_deferred(guard, frames);
     }
 
     /// Frames that are free, the reserve included.
     #[must_use]
     pub fn free_frames(&self) -> usize {
-        self.pool.free()
+        self.occupancy.pool.free()
     }
 
     /// Frames that the class could have now.
     #[must_use]
     pub fn available_frames(&self, class: Class) -> usize {
-        self.pool.free().saturating_sub(self.pool.kept_from(class))
+        self.occupancy
+            .pool
+            .free()
+            .saturating_sub(self.occupancy.pool.kept_from(class))
     }
 
     /// Frames that have been given back and are not free yet.
     #[must_use]
     pub fn limbo_frames(&self) -> usize {
-        self.pool.limbo()
+        self.occupancy.pool.limbo()
     }
 
     // ---- what is known about a frame ----
@@ -376,34 +335,34 @@ impl Memory {
     /// The page in the frame. A hint, unless something keeps the page from leaving just now.
     #[must_use]
     pub fn page_of(&self, frame: FrameId) -> Option<PageId> {
-        self.frames.page(frame)
+        self.occupancy.frames.page(frame)
     }
 
     /// Whether the frame's page is on disk.
     #[must_use]
     pub fn is_written(&self, frame: FrameId) -> bool {
-        self.frames.is_written(frame)
+        self.occupancy.frames.is_written(frame)
     }
 
     /// Whether a write of the frame's page is in flight.
     #[must_use]
     pub fn is_writing(&self, frame: FrameId) -> bool {
-        self.frames.is_writing(frame)
+        self.occupancy.frames.is_writing(frame)
     }
 
     /// A write of the frame's page begins: it can't be evicted meanwhile. Flusher only.
     pub fn set_writing(&self, frame: FrameId) {
-        self.frames.set_writing(frame);
+        self.occupancy.frames.set_writing(frame);
     }
 
     /// The write has completed; the page counts as written. Flusher only.
     pub fn set_written(&self, frame: FrameId) {
-        self.frames.set_written(frame);
+        self.occupancy.frames.set_written(frame);
     }
 
     /// The write has failed; the page counts as what it was before (rule R2). Flusher only.
     pub fn clear_writing(&self, frame: FrameId) {
-        self.frames.clear_writing(frame);
+        self.occupancy.frames.clear_writing(frame);
     }
 
     /// Keeps the frame's page from eviction until [`unhold`](Self::unhold), for a request that waits for more
@@ -411,7 +370,7 @@ impl Memory {
     /// the frame is the page's: be pinned since it looked it up, or be the pager that loads it.
     #[must_use]
     pub fn hold(&self, frame: FrameId) -> bool {
-        self.frames.hold(frame)
+        self.occupancy.frames.hold(frame)
     }
 
     /// Ends a hold. Should the page have died meanwhile, its frame goes back to the pool now.
@@ -423,14 +382,12 @@ impl Memory {
             guard.collector() == Some(&self.collector),
             "pinned in a foreign collector"
         );
-        if self.frames.unhold(frame) {
-            self.pool.release_from_limbo(guard, frame);
-        }
+        self.occupancy.unhold(frame, guard);
     }
 
     /// Number of holds on the frame.
     #[must_use]
     pub fn holds(&self, frame: FrameId) -> u32 {
-        self.frames.holds(frame)
+        self.occupancy.frames.holds(frame)
     }
 }

@@ -37,7 +37,7 @@
 //!   by the death of the last version that reaches them (rule R3), and a reader's pin or count keeps its
 //!   version alive.
 
-use super::word::Word;
+use crate::memory::word::Word;
 use crate::sync::{AtomicU64, Ordering};
 use crate::{FrameId, PageId};
 use std::ops::Deref;
@@ -57,8 +57,8 @@ pub(crate) struct Bucket<const SLOTS: usize> {
 }
 
 impl<const SLOTS: usize> Bucket<SLOTS> {
-    /// An empty bucket. (The engine's come as zeroed memory instead.)
-    #[cfg_attr(not(test), allow(dead_code))]
+    /// An empty bucket; the engine's own come as zeroed memory.
+    #[cfg(test)]
     pub(crate) fn new() -> Bucket<SLOTS> {
         Bucket {
             words: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -261,6 +261,14 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
                 visit(word.id(), word.frame());
             }
         }
+    }
+
+    /// The buckets' counters of words that lie behind them.
+    #[cfg(test)]
+    pub(crate) fn passed_counts(&self) -> impl Iterator<Item = u64> {
+        self.buckets
+            .iter()
+            .map(|bucket| bucket.passed.load(Ordering::Relaxed))
     }
 
     // ---- inside ----

@@ -52,7 +52,7 @@ impl<'g> View<'g> {
     #[inline]
     #[must_use]
     pub fn lookup(self, id: PageId) -> Option<Frame<'g>> {
-        let frame = self.memory.table.find(id)?;
+        let frame = self.memory.occupancy.table.find(id)?;
         // SAFETY: the word was `frame`'s while this thread was pinned (`'g` is within the guard's life). Who
         // inserts a page has filled its frame before, and its bytes don't change from then on as long as readers
         // can find it: frozen nodes never change, pages of an open batch have ids that no reader knows. Its
@@ -66,14 +66,14 @@ impl<'g> View<'g> {
     /// interleaved with others.
     #[inline]
     pub fn prefetch_word(self, id: PageId) {
-        prefetch((&raw const *self.memory.table.home_bucket(id)).cast());
+        prefetch((&raw const *self.memory.occupancy.table.home_bucket(id)).cast());
     }
 
     /// Asks for the first `lines` cache lines of a page that is in memory, without leaving a trace in the
     /// table. Part two of a lookup that is interleaved with others.
     #[inline]
     pub fn prefetch_page(self, id: PageId, lines: usize) {
-        if let Some(frame) = self.memory.table.peek(id) {
+        if let Some(frame) = self.memory.occupancy.table.peek(id) {
             let start = self.memory.frame_start(frame);
             for line in 0..lines {
                 prefetch(start.wrapping_add(line * 64));

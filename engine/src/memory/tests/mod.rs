@@ -1,0 +1,4 @@
+mod lifecycle;
+mod pool;
+mod stress;
+mod table;
