@@ -1,0 +1,199 @@
+//! What the device itself gives, measured in the same run: the ceiling of the rows that wait for it.
+//!
+//! Random reads are 4 KiB with `O_DIRECT` from a file of the data's size, by as many threads of
+//! `pread` as reads are in flight, and by one thread with an io_uring of that depth; the faster
+//! of the two counts. Durable writes are 4 KiB with `O_DIRECT` into a file that was filled with
+//! zeros before, an fdatasync after each.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use io_uring::{IoUring, opcode, types};
+use rustix::fs::{Mode, OFlags};
+
+use crate::Result;
+use crate::workload::Random;
+
+/// Bytes of every transfer.
+const BLOCK_BYTES: usize = 4096;
+/// Bytes of the file for durable writes.
+const LOG_BYTES: u64 = 64 << 20;
+
+/// A block-aligned buffer, as `O_DIRECT` wants it.
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    fn new() -> Self {
+        let bytes = vec![0; 2 * BLOCK_BYTES];
+        let start = bytes.as_ptr().align_offset(BLOCK_BYTES);
+        Self { bytes, start }
+    }
+
+    fn block(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + BLOCK_BYTES]
+    }
+}
+
+/// A file that is read or written past the page cache.
+#[derive(Debug)]
+pub struct RawFile {
+    file: File,
+    blocks: u64,
+}
+
+impl RawFile {
+    /// Creates a file of about `bytes` at `path`, filled and synced, and opens it with `O_DIRECT`.
+    ///
+    /// # Errors
+    /// When the file can't be written, or the file system has no `O_DIRECT`.
+    pub fn create(path: &Path, bytes: u64) -> Result<Self> {
+        const CHUNK_BYTES: usize = 1 << 20;
+        let mut random = Random::new(bytes);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        for word in chunk.chunks_exact_mut(8) {
+            word.copy_from_slice(&random.next_u64().to_le_bytes());
+        }
+        let mut file = File::create(path)?;
+        let chunks = bytes.div_ceil(CHUNK_BYTES as u64).max(1);
+        for _ in 0..chunks {
+            file.write_all(&chunk)?;
+        }
+        file.sync_all()?;
+        let file = rustix::fs::open(path, OFlags::RDWR | OFlags::DIRECT, Mode::empty())?;
+        Ok(Self {
+            file: File::from(file),
+            blocks: chunks * (CHUNK_BYTES / BLOCK_BYTES) as u64,
+        })
+    }
+
+    /// Random reads a second with `in_flight` of them at a time, by threads or by a ring,
+    /// whichever is faster.
+    ///
+    /// # Errors
+    /// The first failed read. A kernel that refuses rings is no error.
+    pub fn random_reads(&self, in_flight: u32, window: Duration, seed: u64) -> Result<f64> {
+        let by_threads = self.reads_by_threads(in_flight, window, seed)?;
+        let by_ring = match IoUring::new(in_flight) {
+            Ok(ring) => self.reads_by_ring(ring, in_flight, window, seed)?,
+            Err(_) => 0.0,
+        };
+        Ok(by_threads.max(by_ring))
+    }
+
+    fn reads_by_threads(&self, threads: u32, window: Duration, seed: u64) -> Result<f64> {
+        let stop = AtomicBool::new(false);
+        let reads = AtomicU64::new(0);
+        let begun = Instant::now();
+        std::thread::scope(|scope| -> Result<()> {
+            let workers: Vec<_> = (0..u64::from(threads))
+                .map(|thread| {
+                    let (stop, reads) = (&stop, &reads);
+                    scope.spawn(move || -> Result<()> {
+                        let mut random = Random::new(seed.wrapping_add(thread));
+                        let mut buffer = Aligned::new();
+                        let mut own = 0;
+                        while !stop.load(Ordering::Relaxed) {
+                            let offset = random.below(self.blocks) * BLOCK_BYTES as u64;
+                            let read = rustix::io::pread(&self.file, buffer.block(), offset)?;
+                            if read != BLOCK_BYTES {
+                                return Err("a short read".into());
+                            }
+                            own += 1;
+                        }
+                        reads.fetch_add(own, Ordering::Relaxed);
+                        Ok(())
+                    })
+                })
+                .collect();
+            std::thread::sleep(window);
+            stop.store(true, Ordering::Relaxed);
+            for worker in workers {
+                worker.join().map_err(|_| "a reader panicked")??;
+            }
+            Ok(())
+        })?;
+        Ok(reads.into_inner() as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    fn reads_by_ring(&self, mut ring: IoUring, depth: u32, window: Duration, seed: u64) -> Result<f64> {
+        // Freed only when nothing is in flight: a ring that is dropped doesn't wait for its reads,
+        // so after an error (or a panic) the kernel may still write here, and they are leaked.
+        let mut buffers = ManuallyDrop::new((0..depth).map(|_| Aligned::new()).collect::<Vec<_>>());
+        let rate = self.drive(&mut ring, &mut buffers, window, seed)?;
+        drop(ManuallyDrop::into_inner(buffers));
+        Ok(rate)
+    }
+
+    /// Keeps a read in flight into each of `buffers`; returns `Ok` only when none is any more.
+    fn drive(&self, ring: &mut IoUring, buffers: &mut [Aligned], window: Duration, seed: u64) -> Result<f64> {
+        let mut random = Random::new(seed);
+        let mut idle: Vec<usize> = (0..buffers.len()).collect();
+        let mut reads = 0_u64;
+        let begun = Instant::now();
+        loop {
+            let over = begun.elapsed() >= window;
+            while let (false, Some(slot)) = (over, idle.pop()) {
+                let offset = random.below(self.blocks) * BLOCK_BYTES as u64;
+                let target = buffers[slot].block().as_mut_ptr();
+                let file = types::Fd(self.file.as_raw_fd());
+                let read = opcode::Read::new(file, target, BLOCK_BYTES as u32)
+                    .offset(offset)
+                    .build()
+                    .user_data(slot as u64);
+                // SAFETY: `target` points to BLOCK_BYTES bytes that only this slot's read uses:
+                // the slot left `idle` above and comes back with the completion. The caller frees
+                // the buffers only after `Ok`, which is returned when every slot is idle. The
+                // file stays open as long as `self`, which outlives this call.
+                let pushed = unsafe { ring.submission().push(&read) };
+                if pushed.is_err() {
+                    idle.push(slot);
+                    break;
+                }
+            }
+            if idle.len() == buffers.len() {
+                return Ok(reads as f64 / begun.elapsed().as_secs_f64());
+            }
+            ring.submit_and_wait(1)?;
+            for completion in ring.completion() {
+                if completion.result() != BLOCK_BYTES as i32 {
+                    return Err(io::Error::from_raw_os_error(-completion.result()).into());
+                }
+                idle.push(completion.user_data() as usize);
+                reads += 1;
+            }
+        }
+    }
+
+    /// Durable single-block writes a second, one after the other.
+    ///
+    /// # Errors
+    /// The first failed write or sync.
+    pub fn durable_writes(&self, window: Duration) -> Result<f64> {
+        let mut buffer = Aligned::new();
+        let mut writes = 0_u64;
+        let begun = Instant::now();
+        while begun.elapsed() < window {
+            let offset = writes % self.blocks * BLOCK_BYTES as u64;
+            rustix::io::pwrite(&self.file, buffer.block(), offset)?;
+            rustix::fs::fdatasync(&self.file)?;
+            writes += 1;
+        }
+        Ok(writes as f64 / begun.elapsed().as_secs_f64())
+    }
+
+    /// A file for [`RawFile::durable_writes`].
+    ///
+    /// # Errors
+    /// As [`RawFile::create`].
+    pub fn create_log(path: &Path) -> Result<Self> {
+        Self::create(path, LOG_BYTES)
+    }
+}
