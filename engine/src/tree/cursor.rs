@@ -1,40 +1,357 @@
 //! A place in a tree, for ordered scans in either direction.
+//!
+//! A cursor belongs to one version ([`Root`]) and keeps the way from the root to its leaf as references and indexes.
+//! It borrows no store: between two steps a reader unpins, sleeps, or waits for a page to be read. Nodes of a version
+//! never change, so what the cursor remembers stays true.
+//!
+//! | state | meaning |
+//! |---|---|
+//! | `Unplaced` | the next step descends to the start bound |
+//! | `At` | the next step goes on in `leaf` at `slot` |
+//! | `Finished` | all was seen |
+//!
+//! A step hands out the rest of one leaf: bounds are compared once a leaf, not once an entry. What a step needs is
+//! looked up before the cursor moves; after a miss it is where it was.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, Range};
 
 use super::{Miss, ReadNodes, Root};
 use crate::ids::PageRef;
 use crate::page::ValueRef;
+use crate::page::inner::Inner;
+use crate::page::leaf::Leaf;
+use crate::page::prefetch;
 
 /// A scan over one version of a tree.
 #[derive(Debug, Clone)]
-pub struct Cursor {}
+pub struct Cursor {
+    root: Root,
+    direction: Direction,
+    start: Bound<Vec<u8>>,
+    end: Bound<Vec<u8>>,
+    place: Place,
+    /// Inner nodes from the root downwards.
+    path: Vec<Level>,
+    /// The key handed out last is put together here.
+    key: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Ascending,
+    Descending,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Unplaced,
+    /// `slot`: how many entries of the leaf have been passed, or, descending, how many are left at most.
+    At {
+        leaf: PageRef,
+        slot: usize,
+    },
+    Finished,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Level {
+    reference: PageRef,
+    index: usize,
+    count: usize,
+}
+
+fn owned(bound: Bound<&[u8]>) -> Bound<Vec<u8>> {
+    bound.map(<[u8]>::to_vec)
+}
 
 impl Cursor {
-    /// A scan over ascending keys.
+    /// A scan over ascending keys. Nothing is read before the first step.
     #[must_use]
-    pub fn ascending(_root: Root, _lower: Bound<&[u8]>, _upper: Bound<&[u8]>) -> Cursor {
-        unimplemented!()
+    pub fn ascending(root: Root, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Cursor {
+        Cursor::new(root, Direction::Ascending, lower, upper)
     }
 
     /// A scan over descending keys.
     #[must_use]
-    pub fn descending(_root: Root, _lower: Bound<&[u8]>, _upper: Bound<&[u8]>) -> Cursor {
-        unimplemented!()
+    pub fn descending(root: Root, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Cursor {
+        Cursor::new(root, Direction::Descending, upper, lower)
     }
 
-    /// Hands out the entries of the next leaf, in order, until `visit` breaks (that entry counts as seen). Returns
-    /// whether there may be more; after a miss the cursor is where it was.
+    fn new(root: Root, direction: Direction, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Cursor {
+        let place = if root.reference.is_none() {
+            Place::Finished
+        } else {
+            Place::Unplaced
+        };
+        Cursor {
+            root,
+            direction,
+            start: owned(start),
+            end: owned(end),
+            place,
+            path: Vec::with_capacity(usize::from(root.height)),
+            key: Vec::new(),
+        }
+    }
+
+    /// Moves the far end of the scan: two cursors that scan towards each other tell each other what they have seen.
+    pub fn set_end(&mut self, end: Bound<&[u8]>) {
+        self.end = owned(end);
+    }
+
+    /// Whether everything was handed out.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.place == Place::Finished
+    }
+
+    /// Hands out the entries of the next leaf that has any within the bounds, in order, until `visit` breaks (the
+    /// entry it breaks at counts as seen). Returns whether there may be more. O(1) amortised per entry.
+    ///
+    /// # Errors
+    ///
+    /// A node that isn't in memory. Nothing was handed out and the cursor is where it was.
     pub fn next_run<S: ReadNodes>(
         &mut self,
-        _store: &S,
-        _visit: impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
+        store: &S,
+        mut visit: impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
     ) -> Result<bool, Miss> {
-        unimplemented!()
+        loop {
+            let (leaf, slot) = match self.place {
+                Place::Finished => return Ok(false),
+                Place::Unplaced => {
+                    self.descend(store)?;
+                    continue;
+                }
+                Place::At { leaf, slot } => (leaf, slot),
+            };
+            let page = store.node(leaf)?;
+            prefetch::leaf_top(page);
+            let next = self.next_leaf_nearby(store);
+            if let Some(next) = next {
+                store.prefetch(next);
+            }
+            let node = Leaf::new(page);
+            let (run, is_last) = self.run(&node, slot);
+            if run.is_empty() {
+                if is_last {
+                    self.place = Place::Finished;
+                    return Ok(false);
+                }
+                self.step(store)?;
+                continue;
+            }
+            if let Some(Ok(next_page)) = next.map(|next| store.node(next)) {
+                prefetch::all(next_page);
+            }
+            let seen = self.hand_out(&node, run.clone(), &mut visit);
+            let exhausted = seen == run.len();
+            let slot = match self.direction {
+                Direction::Ascending => run.start + seen,
+                Direction::Descending => run.end - seen,
+            };
+            self.place = if exhausted && (is_last || !self.can_step()) {
+                Place::Finished
+            } else {
+                Place::At { leaf, slot }
+            };
+            return Ok(!self.is_finished());
+        }
     }
 
-    /// Appends up to `count` references of the leaves that come next, for read-ahead.
-    pub fn upcoming<S: ReadNodes>(&self, _store: &S, _count: usize, _leaves: &mut Vec<PageRef>) {
-        unimplemented!()
+    /// Appends up to `count` references of the leaves that come next and aren't behind the next inner node, for
+    /// read-ahead. Nothing before the first step.
+    pub fn upcoming<S: ReadNodes>(&self, store: &S, count: usize, leaves: &mut Vec<PageRef>) {
+        let Some(parent) = self
+            .path
+            .last()
+            .filter(|_| matches!(self.place, Place::At { .. }))
+        else {
+            return;
+        };
+        let Ok(page) = store.node(parent.reference) else {
+            return;
+        };
+        let inner = Inner::new(page);
+        match self.direction {
+            Direction::Ascending => {
+                leaves.extend(
+                    (parent.index + 1..inner.count)
+                        .take(count)
+                        .map(|index| inner.child(index)),
+                );
+            }
+            Direction::Descending => {
+                leaves.extend(
+                    (0..parent.index)
+                        .rev()
+                        .take(count)
+                        .map(|index| inner.child(index)),
+                );
+            }
+        }
+    }
+
+    /// Hands out a range of slots; returns how many were seen.
+    fn hand_out(
+        &mut self,
+        leaf: &Leaf<'_>,
+        run: Range<usize>,
+        visit: &mut impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
+    ) -> usize {
+        self.key.clear();
+        self.key.extend_from_slice(leaf.prefix());
+        let mut seen = 0;
+        let mut show = |slot: usize| {
+            seen += 1;
+            self.key.truncate(leaf.prefix_len);
+            let (suffix, value) = leaf.entry(slot);
+            suffix.append_suffix_to(&mut self.key);
+            visit(&self.key, value)
+        };
+        let _ = match self.direction {
+            Direction::Ascending => run.into_iter().try_for_each(&mut show),
+            Direction::Descending => run.into_iter().rev().try_for_each(&mut show),
+        };
+        seen
+    }
+
+    /// The slots of a leaf that are still to be handed out, and whether the end bound lies in this leaf.
+    fn run(&self, leaf: &Leaf<'_>, slot: usize) -> (Range<usize>, bool) {
+        let slot = slot.min(leaf.count);
+        match self.direction {
+            Direction::Ascending => {
+                let end = match &self.end {
+                    Bound::Unbounded => leaf.count,
+                    Bound::Included(key) => behind(leaf, key),
+                    Bound::Excluded(key) => before(leaf, key),
+                };
+                (slot..end.max(slot), end < leaf.count)
+            }
+            Direction::Descending => {
+                let start = match &self.end {
+                    Bound::Unbounded => 0,
+                    Bound::Included(key) => before(leaf, key),
+                    Bound::Excluded(key) => behind(leaf, key),
+                };
+                (start.min(slot)..slot, start > 0)
+            }
+        }
+    }
+
+    /// Goes from the root to the leaf where the scan starts.
+    fn descend<S: ReadNodes>(&mut self, store: &S) -> Result<(), Miss> {
+        self.path.clear();
+        let mut reference = self.root.reference;
+        for _ in 1..self.root.height {
+            let inner = Inner::new(store.node(reference)?);
+            let index = match &self.start {
+                Bound::Included(key) | Bound::Excluded(key) => inner.find(key),
+                Bound::Unbounded => self.edge(inner.count),
+            };
+            self.path.push(Level {
+                reference,
+                index,
+                count: inner.count,
+            });
+            reference = inner.child(index);
+        }
+        let leaf = Leaf::new(store.node(reference)?);
+        let slot =
+            match (&self.start, self.direction) {
+                (Bound::Unbounded, Direction::Ascending) => 0,
+                (Bound::Unbounded, Direction::Descending) => leaf.count,
+                (Bound::Included(key), Direction::Ascending)
+                | (Bound::Excluded(key), Direction::Descending) => before(&leaf, key),
+                (Bound::Excluded(key), Direction::Ascending)
+                | (Bound::Included(key), Direction::Descending) => behind(&leaf, key),
+            };
+        self.place = Place::At {
+            leaf: reference,
+            slot,
+        };
+        Ok(())
+    }
+
+    /// The child that comes first in the direction of the scan.
+    fn edge(&self, count: usize) -> usize {
+        match self.direction {
+            Direction::Ascending => 0,
+            Direction::Descending => count - 1,
+        }
+    }
+
+    /// The index after this one in the direction of the scan, if there is one.
+    fn index_after(&self, level: &Level) -> Option<usize> {
+        match self.direction {
+            Direction::Ascending => Some(level.index + 1).filter(|&index| index < level.count),
+            Direction::Descending => level.index.checked_sub(1),
+        }
+    }
+
+    fn can_step(&self) -> bool {
+        self.path.iter().any(|level| self.index_after(level).is_some())
+    }
+
+    /// The leaf after this one, if it has the same parent and that is in memory.
+    fn next_leaf_nearby<S: ReadNodes>(&self, store: &S) -> Option<PageRef> {
+        let parent = self.path.last()?;
+        let index = self.index_after(parent)?;
+        Some(Inner::new(store.node(parent.reference).ok()?).child(index))
+    }
+
+    /// Moves to the edge of the next leaf, or finishes.
+    fn step<S: ReadNodes>(&mut self, store: &S) -> Result<(), Miss> {
+        let moving = self
+            .path
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(depth, level)| self.index_after(level).map(|index| (depth, index)));
+        let Some((depth, index)) = moving else {
+            self.place = Place::Finished;
+            return Ok(());
+        };
+        let height = self.path.len();
+        let mut reference = Inner::new(store.node(self.path[depth].reference)?).child(index);
+        // Below the level that moves, everything is looked at before anything of the path is replaced.
+        let mut below = Vec::new();
+        for _ in depth + 1..height {
+            let inner = Inner::new(store.node(reference)?);
+            let level = Level {
+                reference,
+                index: self.edge(inner.count),
+                count: inner.count,
+            };
+            reference = inner.child(level.index);
+            below.push(level);
+        }
+        self.path[depth].index = index;
+        self.path.truncate(depth + 1);
+        self.path.extend(below);
+        let slot = match self.direction {
+            Direction::Ascending => 0,
+            Direction::Descending => usize::MAX,
+        };
+        self.place = Place::At {
+            leaf: reference,
+            slot,
+        };
+        Ok(())
+    }
+}
+
+/// Number of entries below a key.
+fn before(leaf: &Leaf<'_>, key: &[u8]) -> usize {
+    match leaf.find(key) {
+        Ok(slot) | Err(slot) => slot,
+    }
+}
+
+/// Number of entries below a key or equal to it.
+fn behind(leaf: &Leaf<'_>, key: &[u8]) -> usize {
+    match leaf.find(key) {
+        Ok(slot) => slot + 1,
+        Err(slot) => slot,
     }
 }

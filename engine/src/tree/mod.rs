@@ -1,15 +1,49 @@
 //! The persistent (copy-on-write) B+ tree.
+//!
+//! A version of a tree is a [`Root`]. Nodes are immutable once their batch is frozen: a write copies the leaf and the
+//! path to the root (nodes of the open batch are changed in place) and leaves every other root readable as it was.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `store` | what the tree asks of the place where its nodes live |
+//! | `read` | point lookups, one or many side by side |
+//! | `cursor` | ordered scans in both directions |
+//! | `check` | everything that must hold, looked at |
+//! | `write` | one write: descend, look, decide, change |
+//! | `path` | the nodes that a write goes through |
+//! | `restructure` | splits, merges, evening out, and what follows above |
+//! | `sequence`, `leaf_sequence`, `inner_sequence` | content about to be written, and where it may be cut |
+//!
+//! What holds after every operation: keys ascend within a leaf and from leaf to leaf; every key of child `i` lies
+//! between separators `i` and `i + 1` of its parent; all leaves have the same depth; an open node's ancestors are
+//! open.
+//!
+//! Absent: batches, versions, residency, blobs (a leaf may hold a descriptor, opaque here), I/O.
 
+mod check;
 mod cursor;
+mod inner_sequence;
+mod leaf_sequence;
+mod path;
+mod read;
+mod restructure;
+mod sequence;
 mod store;
+#[cfg(test)]
+mod test_store;
+#[cfg(test)]
+mod tests;
+mod write;
 
+pub use check::{CheckError, Summary, check};
 pub use cursor::Cursor;
+pub use read::{get, get_many};
 pub use store::{Located, Miss, NodeStore, ReadNodes};
+pub use write::{delete, modify, put};
 
 use std::borrow::Cow;
 
 use crate::ids::PageRef;
-use crate::page::ValueRef;
 
 /// Everything that must be known about a tree to use it: two versions of a tree are two roots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,39 +80,9 @@ pub enum Decision<'v> {
     Delete,
 }
 
-/// The most nodes that one write to a tree of this height can create.
+/// The most nodes that one write to a tree of this height can create: three leaves in the place of two, two inner
+/// nodes in the place of one on every level above, and a new root.
 #[must_use]
 pub fn reserve_for(height: u8) -> usize {
     4 + 2 * usize::from(height)
-}
-
-/// Looks a key up.
-pub fn get<'s, S: ReadNodes>(_store: &'s S, _root: &Root, _key: &[u8]) -> Result<Option<ValueRef<'s>>, Miss> {
-    unimplemented!()
-}
-
-/// Inserts or overwrites.
-pub fn put<S: NodeStore>(
-    _store: &mut S,
-    _root: &mut Root,
-    _key: &[u8],
-    _value: ValueRef<'_>,
-) -> Result<Change, Miss> {
-    unimplemented!()
-}
-
-/// Removes a key; tells whether it was there.
-pub fn delete<S: NodeStore>(_store: &mut S, _root: &mut Root, _key: &[u8]) -> Result<bool, Miss> {
-    unimplemented!()
-}
-
-/// Looks at the old value, decides and writes, in one descent. `decide` is called exactly once if this returns
-/// `Ok`, never if it returns a miss.
-pub fn modify<'v, S: NodeStore, R>(
-    _store: &mut S,
-    _root: &mut Root,
-    _key: &[u8],
-    _decide: impl FnOnce(Option<ValueRef<'_>>) -> (Decision<'v>, R),
-) -> Result<(Option<Change>, R), Miss> {
-    unimplemented!()
 }

@@ -1,0 +1,145 @@
+//! The entries of one or two neighbouring leaves with one change applied.
+
+use std::ops::Range;
+
+use super::sequence::{self, Sequence};
+use crate::page::ValueRef;
+use crate::page::key::KeyParts;
+use crate::page::layout::HEADER_BYTES;
+use crate::page::leaf::{ENTRY_BYTES, Leaf};
+use crate::page::leaf_edit::LeafWriter;
+
+/// A change to the entries of a sequence.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LeafEdit<'a> {
+    Insert {
+        at: usize,
+        key: &'a [u8],
+        value: ValueRef<'a>,
+    },
+    Replace {
+        at: usize,
+        value: ValueRef<'a>,
+    },
+    Remove {
+        at: usize,
+    },
+}
+
+impl LeafEdit<'_> {
+    /// The same change when `count` entries are put before the node that it was meant for.
+    pub(super) fn shifted(mut self, count: usize) -> Self {
+        match &mut self {
+            LeafEdit::Insert { at, .. } | LeafEdit::Replace { at, .. } | LeafEdit::Remove { at } => {
+                *at += count
+            }
+        }
+        self
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LeafSequence<'a> {
+    first: Leaf<'a>,
+    second: Option<Leaf<'a>>,
+    edit: LeafEdit<'a>,
+}
+
+enum Element<'a> {
+    Old(Leaf<'a>, usize),
+    Replaced(Leaf<'a>, usize, ValueRef<'a>),
+    New(&'a [u8], ValueRef<'a>),
+}
+
+impl<'a> LeafSequence<'a> {
+    pub(super) fn new(first: &'a [u8], second: Option<&'a [u8]>, edit: LeafEdit<'a>) -> LeafSequence<'a> {
+        LeafSequence {
+            first: Leaf::new(first),
+            second: second.map(Leaf::new),
+            edit,
+        }
+    }
+
+    fn old(&self, index: usize) -> (Leaf<'a>, usize) {
+        match self.second {
+            Some(second) if index >= self.first.count => (second, index - self.first.count),
+            _ => (self.first, index),
+        }
+    }
+
+    fn element(&self, index: usize) -> Element<'a> {
+        let old_index = match self.edit {
+            LeafEdit::Insert { at, key, value } if index == at => return Element::New(key, value),
+            LeafEdit::Replace { at, value } if index == at => {
+                let (leaf, slot) = self.old(index);
+                return Element::Replaced(leaf, slot, value);
+            }
+            LeafEdit::Insert { at, .. } if index > at => index - 1,
+            LeafEdit::Remove { at } if index >= at => index + 1,
+            _ => index,
+        };
+        let (leaf, slot) = self.old(old_index);
+        Element::Old(leaf, slot)
+    }
+
+    fn value(&self, index: usize) -> ValueRef<'a> {
+        match self.element(index) {
+            Element::Old(leaf, slot) => leaf.value(slot),
+            Element::Replaced(_, _, value) | Element::New(_, value) => value,
+        }
+    }
+
+    fn parts(&self, index: usize) -> KeyParts<'a> {
+        match self.element(index) {
+            Element::Old(leaf, slot) | Element::Replaced(leaf, slot, _) => leaf.key(slot),
+            Element::New(key, _) => KeyParts::whole(key),
+        }
+    }
+
+    /// Writes a range, which fits, to a page.
+    pub(super) fn write(&self, page: &mut [u8], range: Range<usize>) {
+        let prefix_len = sequence::fitting_prefix(self, &range, page.len()).unwrap_or(0);
+        let mut key = Vec::new();
+        self.parts(range.start).copy_to(&mut key);
+        let mut writer = LeafWriter::new(page, &key[..prefix_len], range.len());
+        for index in range {
+            writer.push(self.parts(index), self.value(index), &mut key);
+        }
+        writer.finish();
+    }
+
+    /// What separates the parts on both sides of a cut.
+    pub(super) fn separator(&self, cut: usize) -> Vec<u8> {
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        self.parts(cut - 1).copy_to(&mut left);
+        self.parts(cut).copy_to(&mut right);
+        crate::page::key::separator(&left, &right).to_vec()
+    }
+}
+
+impl Sequence for LeafSequence<'_> {
+    const HEADER_BYTES: usize = HEADER_BYTES;
+    const ELEMENT_BYTES: usize = ENTRY_BYTES;
+    const FIRST_KEYLESS: bool = false;
+
+    fn len(&self) -> usize {
+        let old = self.first.count + self.second.map_or(0, |second| second.count);
+        match self.edit {
+            LeafEdit::Insert { .. } => old + 1,
+            LeafEdit::Replace { .. } => old,
+            LeafEdit::Remove { .. } => old - 1,
+        }
+    }
+
+    fn key(&self, index: usize) -> KeyParts<'_> {
+        self.parts(index)
+    }
+
+    fn payload_len(&self, index: usize) -> usize {
+        self.value(index).bytes().len()
+    }
+
+    fn kept_prefix_len(&self) -> usize {
+        self.first.prefix_len
+    }
+}

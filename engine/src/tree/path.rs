@@ -1,0 +1,144 @@
+//! The nodes from the root down to a leaf, as one write holds them.
+
+use super::{Located, Miss, NodeStore, Root};
+use crate::page::inner::Inner;
+use crate::page::inner_edit;
+
+/// A node beside one of the path, under the same parent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Neighbour {
+    Left(Located),
+    Right(Located),
+}
+
+impl Neighbour {
+    pub(super) fn node(self) -> Located {
+        match self {
+            Neighbour::Left(node) | Neighbour::Right(node) => node,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) node: Located,
+    /// Which child the path goes on with; unused for the leaf.
+    pub(super) index: usize,
+}
+
+/// Steps from the root (0) to the leaf (`leaf_depth`).
+#[derive(Debug)]
+pub(super) struct Path {
+    steps: Vec<Step>,
+}
+
+impl Path {
+    /// Walks from the root to the leaf whose range holds the key. The tree isn't empty.
+    pub(super) fn descend<S: NodeStore>(store: &S, root: &Root, key: &[u8]) -> Result<Path, Miss> {
+        let mut steps = Vec::with_capacity(usize::from(root.height));
+        let mut reference = root.reference;
+        for _ in 1..root.height {
+            let node = store.locate(reference)?;
+            let inner = Inner::new(store.bytes(node));
+            let index = inner.find(key);
+            steps.push(Step { node, index });
+            reference = inner.child(index);
+        }
+        steps.push(Step {
+            node: store.locate(reference)?,
+            index: 0,
+        });
+        Ok(Path { steps })
+    }
+
+    pub(super) fn leaf_depth(&self) -> usize {
+        self.steps.len() - 1
+    }
+
+    pub(super) fn step(&self, depth: usize) -> Step {
+        self.steps[depth]
+    }
+
+    pub(super) fn leaf(&self) -> Located {
+        self.steps[self.leaf_depth()].node
+    }
+
+    /// Makes the node at a depth, and so all above it, open: copies what is frozen. Gives the node.
+    pub(super) fn open<S: NodeStore>(&mut self, store: &mut S, root: &mut Root, depth: usize) -> Located {
+        // Ancestors of an open node are open, so the copies end at the first.
+        let mut top = depth;
+        while !store.is_open(self.steps[top].node) {
+            let old = self.steps[top].node;
+            let new = store.copy(old);
+            store.retire(old);
+            self.steps[top].node = new;
+            if top == 0 {
+                root.reference = new.reference;
+                break;
+            }
+            top -= 1;
+        }
+        for above in top..depth {
+            let child = self.steps[above + 1].node.reference;
+            let Step { node, index } = self.steps[above];
+            inner_edit::set_child(store.bytes_mut(node), index, child);
+        }
+        self.steps[depth].node
+    }
+
+    /// The neighbours, left and right, of the node at a depth, as far as they exist and are in memory; and what to
+    /// bring if one exists but none is.
+    pub(super) fn neighbours<S: NodeStore>(&self, store: &S, depth: usize) -> Neighbours {
+        let mut neighbours = Neighbours {
+            left: None,
+            right: None,
+            miss: None,
+        };
+        if depth == 0 {
+            return neighbours;
+        }
+        let parent = self.steps[depth - 1];
+        let inner = Inner::new(store.bytes(parent.node));
+        if parent.index > 0 {
+            match store.locate(inner.child(parent.index - 1)) {
+                Ok(node) => neighbours.left = Some(node),
+                Err(miss) => neighbours.miss = Some(miss),
+            }
+        }
+        if parent.index + 1 < inner.count {
+            match store.locate(inner.child(parent.index + 1)) {
+                Ok(node) => neighbours.right = Some(node),
+                Err(miss) => neighbours.miss = neighbours.miss.or(Some(miss)),
+            }
+        }
+        neighbours
+    }
+}
+
+/// What [`Path::neighbours`] found.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    pub(super) left: Option<Located>,
+    pub(super) right: Option<Located>,
+    miss: Option<Miss>,
+}
+
+impl Neighbours {
+    /// The neighbour with the lowest measure; `None` if there is none at all.
+    pub(super) fn required(&self, measure: impl Fn(Located) -> usize) -> Result<Option<Neighbour>, Miss> {
+        match (self.best(measure), self.miss) {
+            (None, Some(miss)) => Err(miss),
+            (best, _) => Ok(best),
+        }
+    }
+
+    /// The neighbour in memory with the lowest measure.
+    pub(super) fn best(&self, measure: impl Fn(Located) -> usize) -> Option<Neighbour> {
+        match (self.left, self.right) {
+            (Some(left), Some(right)) if measure(right) < measure(left) => Some(Neighbour::Right(right)),
+            (Some(left), _) => Some(Neighbour::Left(left)),
+            (None, Some(right)) => Some(Neighbour::Right(right)),
+            (None, None) => None,
+        }
+    }
+}

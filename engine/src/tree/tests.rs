@@ -1,0 +1,350 @@
+//! The tree against a map, with misses, snapshots and accounts.
+
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use proptest::prelude::*;
+
+use super::test_store::TestStore;
+use super::{Change, Cursor, Decision, Miss, Root, delete, get, get_many, modify, put, reserve_for};
+use crate::page::{ValueRef, max_inline_value_bytes, max_key_bytes};
+
+type Model = BTreeMap<Vec<u8>, (bool, Vec<u8>)>;
+
+/// Repeats what missed, as a worker does once the page has come.
+fn retried<R>(mut operation: impl FnMut() -> Result<R, Miss>) -> R {
+    loop {
+        if let Ok(result) = operation() {
+            return result;
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Put(Vec<u8>, Vec<u8>),
+    PutBlob(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    /// Deletes a run of present keys, so that nodes empty.
+    DeleteRange(Vec<u8>, usize),
+    PutRun {
+        prefix: Vec<u8>,
+        count: u8,
+        descending: bool,
+        value_bytes: usize,
+    },
+    Modify(Vec<u8>),
+    Freeze,
+    Snapshot,
+    DropSnapshot,
+}
+
+fn value_ref(value: &(bool, Vec<u8>)) -> ValueRef<'_> {
+    if value.0 {
+        ValueRef::Blob(&value.1)
+    } else {
+        ValueRef::Inline(&value.1)
+    }
+}
+
+struct Harness {
+    store: TestStore,
+    root: Root,
+    model: Model,
+    snapshots: Vec<(Root, Model)>,
+    blobs_gone: usize,
+}
+
+impl Harness {
+    fn new(page_bytes: usize, miss_one_in: u64) -> Harness {
+        let mut store = TestStore::new(page_bytes);
+        store.miss_one_in = miss_one_in;
+        Harness {
+            store,
+            root: Root::default(),
+            model: Model::new(),
+            snapshots: Vec::new(),
+            blobs_gone: 0,
+        }
+    }
+
+    fn put(&mut self, key: &[u8], value: (bool, Vec<u8>)) {
+        let reserve = reserve_for(self.root.height);
+        self.store.created = 0;
+        let change = loop {
+            let before = self.root;
+            match put(&mut self.store, &mut self.root, key, value_ref(&value)) {
+                Ok(change) => break change,
+                Err(_) => {
+                    assert_eq!(before, self.root, "a miss changes nothing");
+                    assert_eq!(self.store.created, 0, "a miss changes nothing");
+                }
+            }
+        };
+        assert!(
+            self.store.created <= reserve,
+            "{} nodes, {reserve} reserved",
+            self.store.created
+        );
+        let old = self.model.insert(key.to_vec(), value);
+        assert_eq!(
+            change,
+            if old.is_some() {
+                Change::Replaced
+            } else {
+                Change::Inserted
+            }
+        );
+        self.blobs_gone += usize::from(old.is_some_and(|old| old.0));
+    }
+
+    fn delete(&mut self, key: &[u8]) {
+        let reserve = reserve_for(self.root.height);
+        self.store.created = 0;
+        let found = retried(|| delete(&mut self.store, &mut self.root, key));
+        assert!(
+            self.store.created <= reserve,
+            "{} nodes, {reserve} reserved",
+            self.store.created
+        );
+        let old = self.model.remove(key);
+        assert_eq!(found, old.is_some());
+        self.blobs_gone += usize::from(old.is_some_and(|old| old.0));
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Put(key, value) => self.put(&key, (false, value)),
+            Op::PutBlob(key, value) => self.put(&key, (true, value)),
+            Op::Delete(key) => self.delete(&key),
+            Op::DeleteRange(from, count) => {
+                let keys: Vec<Vec<u8>> = self
+                    .model
+                    .range(from..)
+                    .take(count)
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for key in keys {
+                    self.delete(&key);
+                }
+            }
+            Op::PutRun {
+                prefix,
+                count,
+                descending,
+                value_bytes,
+            } => {
+                for number in 0..count {
+                    let number = if descending { count - number } else { number };
+                    let mut key = prefix.clone();
+                    key.push(number);
+                    self.put(&key, (false, vec![number; value_bytes]));
+                }
+            }
+            Op::Modify(key) => self.modify(&key),
+            Op::Freeze => self.freeze(),
+            Op::Snapshot => {
+                self.freeze();
+                self.snapshots.push((self.root, self.model.clone()));
+                if self.snapshots.len() > 3 {
+                    self.snapshots.remove(0);
+                }
+            }
+            Op::DropSnapshot => {
+                self.snapshots.pop();
+                self.freeze();
+            }
+        }
+    }
+
+    /// Appends a byte to a short value, deletes a long one, inserts where there is none.
+    fn modify(&mut self, key: &[u8]) {
+        let model = &self.model;
+        let old = retried(|| {
+            let mut calls = 0;
+            let result = modify(&mut self.store, &mut self.root, key, |old| {
+                calls += 1;
+                assert_eq!(old, model.get(key).map(value_ref));
+                let decision = match old {
+                    Some(ValueRef::Blob(_)) => Decision::Keep,
+                    Some(value) if value.bytes().len() >= 4 => Decision::Delete,
+                    Some(value) => Decision::Put([value.bytes(), b"+"].concat().into()),
+                    None => Decision::PutBlob(b"new".into()),
+                };
+                (decision, old.map(|old| old.bytes().to_vec()))
+            });
+            assert_eq!(
+                calls,
+                usize::from(result.is_ok()),
+                "decide is asked once, and only if nothing can miss"
+            );
+            result
+        });
+        let (change, old_bytes) = old;
+        assert_eq!(old_bytes.as_ref(), self.model.get(key).map(|value| &value.1));
+        let expected = match self.model.get_mut(key) {
+            Some((true, _)) => None,
+            Some((false, value)) if value.len() >= 4 => {
+                self.model.remove(key);
+                Some(Change::Deleted)
+            }
+            Some((false, value)) => {
+                value.push(b'+');
+                Some(Change::Replaced)
+            }
+            None => {
+                self.model.insert(key.to_vec(), (true, b"new".to_vec()));
+                Some(Change::Inserted)
+            }
+        };
+        assert_eq!(change, expected);
+    }
+
+    fn freeze(&mut self) {
+        let (tip, held) = (
+            self.root,
+            self.snapshots.iter().map(|(root, _)| *root).collect::<Vec<_>>(),
+        );
+        self.store.without_misses(|store| {
+            store.assert_balanced(&tip);
+            store.freeze();
+            store.reclaim(&held);
+        });
+    }
+
+    fn assert_matches(&mut self) {
+        self.freeze();
+        assert_eq!(self.store.retired_blobs.len(), self.blobs_gone);
+        let tip = (self.root, self.model.clone());
+        for (root, model) in self.snapshots.iter().chain([&tip]) {
+            assert_reads(&self.store, root, model);
+        }
+    }
+}
+
+fn assert_reads(store: &TestStore, root: &Root, model: &Model) {
+    assert_eq!(root.entries, model.len() as u64);
+    for (key, value) in model {
+        assert_eq!(retried(|| get(store, root, key)), Some(value_ref(value)));
+        let mut absent = key.clone();
+        absent.push(0);
+        assert_eq!(
+            retried(|| get(store, root, &absent)),
+            model.get(&absent).map(value_ref)
+        );
+    }
+    let keys: Vec<&[u8]> = model.keys().map(Vec::as_slice).collect();
+    let mut out = vec![Ok(None); keys.len()];
+    get_many(store, root, &keys, &mut out);
+    for (key, found) in keys.iter().zip(&out) {
+        if let Ok(found) = found {
+            assert_eq!(*found, model.get(*key).map(value_ref));
+        }
+    }
+    let all: Vec<_> = model
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    assert_eq!(
+        scan(
+            store,
+            Cursor::ascending(*root, Bound::Unbounded, Bound::Unbounded),
+            usize::MAX
+        ),
+        all
+    );
+    let mut backwards = scan(
+        store,
+        Cursor::descending(*root, Bound::Unbounded, Bound::Unbounded),
+        usize::MAX,
+    );
+    backwards.reverse();
+    assert_eq!(backwards, all);
+}
+
+/// Everything that a cursor hands out, if it is interrupted after every `run_max` entries.
+fn scan(store: &TestStore, mut cursor: Cursor, run_max: usize) -> Vec<(Vec<u8>, (bool, Vec<u8>))> {
+    let mut seen = Vec::new();
+    loop {
+        let mut left = run_max;
+        let more = retried(|| {
+            cursor.next_run(store, |key, value| {
+                seen.push((
+                    key.to_vec(),
+                    (matches!(value, ValueRef::Blob(_)), value.bytes().to_vec()),
+                ));
+                left -= 1;
+                if left == 0 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })
+        });
+        if !more {
+            return seen;
+        }
+    }
+}
+
+/// Keys of few different bytes: they share prefixes, and one is often another's.
+fn key(page_bytes: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        6 => prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(b'a'), Just(255)], 1..7),
+        3 => (0..2000u32).prop_map(|number| format!("user{number:05}").into_bytes()),
+        2 => prop::collection::vec(any::<u8>(), 1..24),
+        1 => prop::collection::vec(prop_oneof![Just(7u8), Just(8)], max_key_bytes(page_bytes)),
+    ]
+}
+
+fn value(page_bytes: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        4 => prop::collection::vec(any::<u8>(), 0..12),
+        3 => prop::collection::vec(any::<u8>(), 12..max_inline_value_bytes(page_bytes)),
+        1 => prop::collection::vec(any::<u8>(), max_inline_value_bytes(page_bytes)),
+    ]
+}
+
+fn op(page_bytes: usize) -> impl Strategy<Value = Op> {
+    prop_oneof![
+        20 => (key(page_bytes), value(page_bytes)).prop_map(|(key, value)| Op::Put(key, value)),
+        2 => (key(page_bytes), prop::collection::vec(any::<u8>(), 1..40))
+            .prop_map(|(key, value)| Op::PutBlob(key, value)),
+        6 => key(page_bytes).prop_map(Op::Delete),
+        2 => (key(page_bytes), 1..30usize).prop_map(|(key, count)| Op::DeleteRange(key, count)),
+        1 => (key(page_bytes).prop_map(move |mut key| { key.truncate(max_key_bytes(page_bytes) - 1); key }), 1..40u8, any::<bool>(), 0..60usize)
+            .prop_map(|(prefix, count, descending, value_bytes)| Op::PutRun { prefix, count, descending, value_bytes }),
+        3 => key(page_bytes).prop_map(Op::Modify),
+        3 => Just(Op::Freeze),
+        1 => Just(Op::Snapshot),
+        1 => Just(Op::DropSnapshot),
+    ]
+}
+
+fn run(page_bytes: usize, miss_one_in: u64, ops: Vec<Op>) {
+    let mut harness = Harness::new(page_bytes, miss_one_in);
+    for op in ops {
+        harness.apply(op);
+    }
+    harness.assert_matches();
+    let keys: Vec<Vec<u8>> = harness.model.keys().cloned().collect();
+    for key in keys {
+        harness.delete(&key);
+    }
+    harness.assert_matches();
+    assert!(harness.root.reference.is_none());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+
+    #[test]
+    fn small_pages_match_a_map(ops in prop::collection::vec(op(512), 1..300), miss in prop_oneof![Just(0u64), Just(20)]) {
+        run(512, miss, ops);
+    }
+
+    #[test]
+    fn large_pages_match_a_map(ops in prop::collection::vec(op(4096), 1..400)) {
+        run(4096, 0, ops);
+    }
+}
