@@ -237,6 +237,9 @@ pub fn scan<R: ReadLog>(
     })
 }
 
+/// A verified header, or what stands in its place.
+type Found = Result<GroupHeader, GroupDefect>;
+
 /// Memory that a device can read into directly.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(4096))]
@@ -254,6 +257,8 @@ struct Window<'r, R: ReadLog> {
     start: Lsn,
     /// Bytes of the buffer that are filled; they all belong to one segment.
     filled: usize,
+    /// The first position of the segment behind, and the header found there.
+    next_segment: Option<(Lsn, Option<GroupHeader>)>,
 }
 
 impl<'r, R: ReadLog> Window<'r, R> {
@@ -274,6 +279,7 @@ impl<'r, R: ReadLog> Window<'r, R> {
             buffer: Vec::new(),
             start: Lsn(0),
             filled: 0,
+            next_segment: None,
         })
     }
 
@@ -330,7 +336,7 @@ impl<'r, R: ReadLog> Window<'r, R> {
     }
 
     /// The header of the group at `lsn`, if there is one; its records are not looked at.
-    fn header_at(&mut self, lsn: Lsn) -> Result<Result<GroupHeader, GroupDefect>, ScanError<R::Error>> {
+    fn header_at(&mut self, lsn: Lsn) -> Result<Found, ScanError<R::Error>> {
         if self.bytes_from(lsn) == 0 {
             return Ok(Err(GroupDefect::NoGroup));
         }
@@ -356,24 +362,60 @@ impl<'r, R: ReadLog> Window<'r, R> {
     }
 
     /// The group that comes next behind `position`, loaded, or what stands where it should be.
-    fn group_behind(
-        &mut self,
-        position: &LogPosition,
-    ) -> Result<Result<GroupHeader, GroupDefect>, ScanError<R::Error>> {
+    ///
+    /// If groups chain on `position` at both places, the one of the higher generation is the log: recovery cut
+    /// it off here once, a write of the time before landed afterwards, and the first group of the new
+    /// generation was too long to overwrite it.
+    fn group_behind(&mut self, position: &LogPosition) -> Result<Found, ScanError<R::Error>> {
         let (here, next) = self.layout.candidates(position.lsn);
-        let mut first_defect = None;
-        for lsn in [here, next] {
-            let header = self.header_at(lsn)?;
-            let defect = match header.and_then(|header| header.check_chain(position).map(|()| header)) {
-                Ok(header) => match self.check_records(&header)? {
-                    Ok(()) => return Ok(Ok(header)),
-                    Err(defect) => defect,
-                },
-                Err(defect) => defect,
-            };
-            first_defect = first_defect.or(Some(defect));
+        let first = self.group_at(here, position)?;
+        let rival = self.segment_start(next)?.filter(|rival| {
+            let generation = first.as_ref().map_or(0, |header| header.generation);
+            rival.check_chain(position).is_ok() && rival.generation > generation
+        });
+        if let Some(rival) = rival
+            && self.check_records(&rival)?.is_ok()
+        {
+            return Ok(Ok(rival));
         }
-        Ok(Err(first_defect.unwrap_or(GroupDefect::NoGroup)))
+        if let Ok(header) = &first {
+            self.load(here, header.encoded_bytes())?;
+        }
+        Ok(first)
+    }
+
+    /// The group at `lsn`, loaded, if it chains on `position`.
+    fn group_at(&mut self, lsn: Lsn, position: &LogPosition) -> Result<Found, ScanError<R::Error>> {
+        let header = self.header_at(lsn)?;
+        match header.and_then(|header| header.check_chain(position).map(|()| header)) {
+            Ok(header) => Ok(self.check_records(&header)?.map(|()| header)),
+            Err(defect) => Ok(Err(defect)),
+        }
+    }
+
+    /// The header of the first group of a segment. Asked for with every group of the segment before, so it is
+    /// remembered, and read without giving up what is loaded.
+    fn segment_start(&mut self, lsn: Lsn) -> Result<Option<GroupHeader>, ScanError<R::Error>> {
+        if let Some((remembered, header)) = self.next_segment
+            && remembered == lsn
+        {
+            return Ok(header);
+        }
+        let mut header = None;
+        if self.bytes_from(lsn) > 0 {
+            let (number, offset) = (self.layout.number(lsn), self.layout.offset(lsn));
+            let mut block = [Block([0; BLOCK_BYTES])];
+            self.reader
+                .read(number, offset, block.as_mut_bytes())
+                .map_err(|error| ScanError::Read {
+                    number,
+                    offset,
+                    error,
+                })?;
+            header = GroupHeader::decode(block.as_bytes(), self.log_id, lsn).ok();
+        }
+        self.next_segment = Some((lsn, header));
+        Ok(header)
     }
 
     /// What any valid group behind `position`, of its generation or a later one, knows to be durable beyond
