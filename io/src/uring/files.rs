@@ -36,6 +36,11 @@ impl FixedFiles {
         }
     }
 
+    /// Whether the kernel refused the table.
+    pub(super) fn is_refused(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// The file's index in the table, entering it if there is room.
     pub(super) fn index_of(&mut self, file: &Arc<dyn File>, descriptor: RawFd, ring: &Ring) -> Option<u32> {
         let address = Arc::as_ptr(file).cast::<()>();

@@ -21,6 +21,9 @@ mod ring;
 mod slots;
 mod wake;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io;
 use std::ptr::NonNull;
@@ -69,8 +72,13 @@ impl UringDevice {
     pub fn open(capacity: usize) -> io::Result<Self> {
         let capacity = capacity.clamp(1, CAPACITY_MAX);
         // One entry more than operations: the eventfd's read.
-        let ring = Ring::open(capacity as u32 + 1)?;
+        let entries = capacity as u32 + 1;
+        let mut ring = Ring::open(entries)?;
         let files = FixedFiles::register(&ring);
+        if files.is_refused() && !ring.is_enabled() {
+            // Enabling is a registration too, so where those are refused only a ring that is born enabled works.
+            ring = Ring::open_plain(entries)?;
+        }
         Ok(Self {
             files,
             ring,

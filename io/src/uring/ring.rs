@@ -22,7 +22,8 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Creates a ring for at least `entries` entries at once.
+    /// Creates a ring for at least `entries` entries at once, with the flags that make it fast where the kernel knows
+    /// them.
     pub(super) fn open(entries: u32) -> io::Result<Self> {
         let fast = IoUring::builder()
             .setup_clamp()
@@ -32,25 +33,43 @@ impl Ring {
             .setup_taskrun_flag()
             .setup_r_disabled()
             .build(entries);
-        let (ring, enabled) = match fast {
-            Ok(ring) => (ring, false),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                (IoUring::builder().setup_clamp().build(entries)?, true)
-            }
-            Err(error) => return Err(error),
-        };
-        let params = ring.params();
+        match fast {
+            Ok(ring) => Self { ring, enabled: false }.checked(),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Self::open_plain(entries),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same without flags: slower, and not bound to a thread.
+    pub(super) fn open_plain(entries: u32) -> io::Result<Self> {
+        let ring = IoUring::builder().setup_clamp().build(entries)?;
+        Self { ring, enabled: true }.checked()
+    }
+
+    fn checked(self) -> io::Result<Self> {
+        let params = self.ring.params();
         if !params.is_feature_ext_arg() || !params.is_feature_nodrop() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "the kernel's io_uring is older than 5.11",
             ));
         }
-        Ok(Self { ring, enabled })
+        Ok(self)
+    }
+
+    /// Whether it works without a call that enables it.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.enabled
     }
 
     pub(super) fn submitter(&self) -> Submitter<'_> {
         self.ring.submitter()
+    }
+
+    /// Whether only the thread that used it first may use it.
+    #[cfg(test)]
+    pub(super) fn is_bound(&self) -> bool {
+        self.ring.params().is_setup_single_issuer()
     }
 
     fn enable(&mut self) -> io::Result<()> {

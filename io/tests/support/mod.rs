@@ -1,0 +1,4 @@
+//! What the tests of refusals share.
+
+pub mod seccomp;
+pub mod warnings;
