@@ -6,6 +6,7 @@
 //! protocol file shares between threads must therefore come from here.
 
 pub(crate) use crossbeam_epoch::{Collector, Guard};
+pub(crate) use std::hint::spin_loop;
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,

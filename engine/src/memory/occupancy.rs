@@ -108,12 +108,12 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> Occupancy<B, SLOTS>
                     false
                 }
             });
-        self.pool.release_deferred(guard, unheld);
+        Pool::release_deferred(&self.pool, guard, unheld);
     }
 
     pub(crate) fn unhold(&self, frame: FrameId, guard: &Guard) {
         if self.frames.unhold(frame) {
-            self.pool.release_from_limbo(guard, frame);
+            Pool::release_from_limbo(&self.pool, guard, frame);
         }
     }
 }

@@ -13,7 +13,7 @@
 //! of now has ended.
 
 use crate::FrameId;
-use crate::sync::{Arc, AtomicU32, AtomicU64, AtomicUsize, Guard, Ordering};
+use crate::sync::{Arc, AtomicU32, AtomicU64, AtomicUsize, Guard, Ordering, spin_loop};
 
 /// End of a chain, or an empty stack.
 const NONE: u32 = u32::MAX;
@@ -117,13 +117,13 @@ impl Pool {
     /// Puts frames back as soon as no pin of now can still look at them; all of them by one deferred function.
     /// O(frames).
     pub(crate) fn release_deferred(
-        self: &Arc<Pool>,
+        pool: &Arc<Pool>,
         guard: &Guard,
         frames: impl IntoIterator<Item = FrameId>,
     ) {
-        let Some(chain) = self.link(frames) else { return };
-        self.limbo.fetch_add(chain.length as usize, Ordering::Relaxed);
-        let pool = Arc::clone(self);
+        let Some(chain) = pool.link(frames) else { return };
+        pool.limbo.fetch_add(chain.length as usize, Ordering::Relaxed);
+        let pool = Arc::clone(pool);
         // Three words: what crossbeam keeps in place, without a box.
         guard.defer(move || pool.leave_limbo(chain));
     }
@@ -134,15 +134,14 @@ impl Pool {
     }
 
     /// Like `release_deferred`, for a frame that `enter_limbo` has counted.
-    pub(crate) fn release_from_limbo(self: &Arc<Pool>, guard: &Guard, frame: FrameId) {
-        let pool = Arc::clone(self);
-        guard.defer(move || {
-            pool.leave_limbo(Chain {
-                first: frame.0,
-                last: frame.0,
-                length: 1,
-            })
-        });
+    pub(crate) fn release_from_limbo(pool: &Arc<Pool>, guard: &Guard, frame: FrameId) {
+        let pool = Arc::clone(pool);
+        let chain = Chain {
+            first: frame.0,
+            last: frame.0,
+            length: 1,
+        };
+        guard.defer(move || pool.leave_limbo(chain));
     }
 
     fn leave_limbo(&self, chain: Chain) {
@@ -204,7 +203,7 @@ impl Pool {
                 }
             } else {
                 // The links changed under the walk, so the head did too.
-                std::hint::spin_loop();
+                spin_loop();
                 head = self.head.load(Ordering::Acquire);
             }
         }
