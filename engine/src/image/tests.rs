@@ -1,1 +1,232 @@
+use std::sync::Arc;
 
+use proptest::prelude::*;
+
+use super::{ImageDecoder, ImageDefect, ImageEncoder, ImageSummary};
+use crate::catalog::{Directory, Partition, TreeState};
+use crate::checksum::crc32c;
+use crate::space::SpaceMap;
+use crate::tree::Root;
+use crate::{Extent, PageId, PageRef, ShardId, TreeId};
+
+const FILE_PAGES: u32 = 100_000;
+
+fn root(id: u32, entries: u64) -> Root {
+    Root {
+        reference: PageRef {
+            id: PageId(id),
+            birth: id * 3,
+        },
+        height: 2,
+        entries,
+    }
+}
+
+fn tree(id: u32, name: &str, lowers: &[Vec<u8>]) -> TreeState {
+    let rest = lowers.iter().enumerate().map(|(index, lower)| Partition {
+        lower: Arc::from(&lower[..]),
+        root: root(index as u32 + 50, u64::from(id) << 33),
+        owner: ShardId(index as u16),
+    });
+    let first = Partition {
+        lower: Arc::from([]),
+        root: Root::default(),
+        owner: ShardId(0),
+    };
+    TreeState {
+        id: TreeId(id),
+        name: Arc::from(name),
+        partitions: [first].into_iter().chain(rest).collect(),
+    }
+}
+
+fn directory() -> Directory {
+    let trees = [
+        tree(3, "users", &[]),
+        tree(
+            7,
+            "orders",
+            &[b"g".to_vec(), b"h\xFF".to_vec(), vec![b'm'; 16_384]],
+        ),
+        tree(u32::MAX - 1, "", &[vec![1]]),
+    ];
+    trees.into_iter().fold(Directory::new(), |directory, tree| {
+        directory.with_tree(tree).expect("new")
+    })
+}
+
+fn space() -> SpaceMap {
+    let mut map = SpaceMap::new(FILE_PAGES);
+    for (start, pages) in [(2, 1), (100, 5), (32_768, 32_768), (99_999, 1)] {
+        let extent = Extent {
+            start: PageId(start),
+            pages,
+        };
+        map.reserve(extent).expect("available");
+        map.mark_reachable(extent).expect("allocated");
+    }
+    map
+}
+
+fn encode(directory: &Directory, space: &SpaceMap, piece_bytes: usize) -> (Vec<u8>, ImageSummary) {
+    let mut encoder = ImageEncoder::new(directory.clone(), space);
+    let expected = encoder.encoded_bytes(space);
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; piece_bytes];
+    loop {
+        let filled = encoder.fill(space, &mut piece);
+        bytes.extend_from_slice(&piece[..filled]);
+        if filled < piece_bytes {
+            break;
+        }
+        assert!(encoder.summary().is_none() || bytes.len() as u64 == expected);
+    }
+    let summary = encoder.summary().expect("at the end");
+    assert_eq!((summary.bytes, bytes.len() as u64), (expected, expected));
+    assert_eq!(summary.crc, crc32c(&bytes));
+    (bytes, summary)
+}
+
+fn decode(
+    bytes: &[u8],
+    summary: ImageSummary,
+    piece_bytes: usize,
+) -> Result<(Directory, SpaceMap), ImageDefect> {
+    let mut decoder = ImageDecoder::new(FILE_PAGES);
+    for piece in bytes.chunks(piece_bytes) {
+        decoder.push(piece)?;
+    }
+    decoder.finish(summary.bytes, summary.crc)
+}
+
+fn trees(directory: &Directory) -> Vec<TreeState> {
+    directory.iter().map(|tree| (**tree).clone()).collect()
+}
+
+#[test]
+fn pieces_of_any_size_give_the_same_image() {
+    let (directory, space) = (directory(), space());
+    let (whole, summary) = encode(&directory, &space, 1 << 20);
+    for piece_bytes in [1, 7, 512, 4_096, 100_000] {
+        assert_eq!(encode(&directory, &space, piece_bytes), (whole.clone(), summary));
+        let (read, map) = decode(&whole, summary, piece_bytes).expect("whole");
+        assert_eq!(trees(&read), trees(&directory));
+        let runs = |map: &SpaceMap| map.reachable_runs().collect::<Vec<_>>();
+        assert_eq!(runs(&map), runs(&space));
+        assert_eq!(
+            map.allocated_pages(),
+            map.reachable_pages(),
+            "everything else is free"
+        );
+    }
+}
+
+#[test]
+fn an_empty_database_has_an_image() {
+    for file_pages in [2, 3, 40_000] {
+        let space = SpaceMap::new(file_pages);
+        let (bytes, summary) = encode(&Directory::new(), &space, 4_096);
+        let mut decoder = ImageDecoder::new(file_pages);
+        decoder.push(&bytes).expect("an image");
+        let (directory, map) = decoder.finish(summary.bytes, summary.crc).expect("whole");
+        assert!(directory.is_empty());
+        assert_eq!((map.file_pages(), map.reachable_pages()), (file_pages, 0));
+    }
+}
+
+#[test]
+fn changes_while_it_is_written_are_not_in_it() {
+    let (directory, mut space) = (directory(), space());
+    let (expected, _) = encode(&directory, &space, 4_096);
+    space.freeze();
+    let mut encoder = ImageEncoder::new(directory, &space);
+    let mut bytes = vec![0; expected.len()];
+    for (round, piece) in bytes.chunks_mut(64).enumerate() {
+        let extent = Extent {
+            start: PageId(200 + round as u32 * 90),
+            pages: 70,
+        };
+        if space.reserve(extent).is_ok() {
+            space.mark_reachable(extent).expect("allocated");
+        }
+        assert_eq!(encoder.fill(&space, piece), piece.len());
+    }
+    assert_eq!(encoder.fill(&space, &mut [0; 10]), 0);
+    assert!(encoder.summary().is_some());
+    assert_eq!(bytes, expected);
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let (bytes, summary) = encode(&directory(), &space(), 4_096);
+    let with = |change: fn(&mut Vec<u8>)| {
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        decode(&bytes, summary, 4_096).expect_err("refused")
+    };
+    assert_eq!(with(|bytes| bytes[0] = b'X'), ImageDefect::NotAnImage);
+    assert_eq!(with(|bytes| bytes[8] = 2), ImageDefect::Version { found: 2 });
+    assert_eq!(with(|bytes| bytes.push(0)), ImageDefect::Length);
+    assert_eq!(with(|bytes| bytes.truncate(60)), ImageDefect::Length);
+    assert_eq!(
+        with(|bytes| bytes[24] ^= 1),
+        ImageDefect::Malformed("the map is of a file of another size")
+    );
+    assert_eq!(with(|bytes| bytes[50] ^= 1), ImageDefect::Checksum);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_written_is_read(
+        names in prop::collection::btree_map(any::<u32>(), ("[a-z]{0,12}", prop::collection::btree_set(prop::collection::vec(any::<u8>(), 1..9), 0..4)), 0..80),
+        runs in prop::collection::vec((2u32..FILE_PAGES, 1u32..3_000), 0..40),
+        piece_bytes in 1usize..9_000,
+    ) {
+        let mut directory = Directory::new();
+        for (id, (name, lowers)) in names {
+            let lowers: Vec<Vec<u8>> = lowers.into_iter().collect();
+            if let Ok(next) = directory.with_tree(tree(id, &name, &lowers)) {
+                directory = next;
+            }
+        }
+        let mut space = SpaceMap::new(FILE_PAGES);
+        for (start, pages) in runs {
+            let extent = Extent { start: PageId(start), pages };
+            if space.reserve(extent).is_ok() {
+                prop_assert_eq!(space.mark_reachable(extent), Ok(()));
+            }
+        }
+        let (bytes, summary) = encode(&directory, &space, piece_bytes);
+        let (read, map) = decode(&bytes, summary, piece_bytes).expect("whole");
+        prop_assert_eq!(trees(&read), trees(&directory));
+        prop_assert_eq!(read.names().collect::<Vec<_>>(), directory.names().collect::<Vec<_>>());
+        prop_assert_eq!(map.reachable_runs().collect::<Vec<_>>(), space.reachable_runs().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn damaged_images_are_refused_without_a_panic(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
+        piece_bytes in 1usize..5_000,
+    ) {
+        let (mut bytes, summary) = encode(&directory(), &space(), 4_096);
+        let before = bytes.clone();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        prop_assert_eq!(decode(&bytes, summary, piece_bytes).is_ok(), bytes == before);
+        // A right checksum over nonsense is the decoder's own matter.
+        let _ = decode(&bytes, ImageSummary { bytes: bytes.len() as u64, crc: crc32c(&bytes) }, piece_bytes);
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..600), start in 0usize..33) {
+        let (whole, _) = encode(&directory(), &space(), 4_096);
+        let start = start.min(bytes.len());
+        bytes[..start].copy_from_slice(&whole[..start]);
+        let summary = ImageSummary { bytes: bytes.len() as u64, crc: crc32c(&bytes) };
+        let _ = decode(&bytes, summary, 100);
+    }
+}
