@@ -30,10 +30,38 @@ struct Layer {
     bytes: BlockBytes,
 }
 
+impl Layer {
+    fn of(sequence: u64, sectors: u8, of_truncation: bool, bytes: BlockBytes) -> Self {
+        Self {
+            sequence,
+            sectors,
+            of_truncation,
+            bytes,
+        }
+    }
+
+    /// Copies those sectors of a part that are in this layer.
+    fn read(&self, part: &Part, target: &mut [u8]) {
+        let range = part.within..part.within + part.count;
+        if self.sectors & sectors_of(part) == sectors_of(part) {
+            target.copy_from_slice(&self.bytes[range]);
+            return;
+        }
+        let sectors = target
+            .chunks_exact_mut(SECTOR_BYTES)
+            .zip(self.bytes[range].chunks_exact(SECTOR_BYTES));
+        for (index, (to, from)) in sectors.enumerate() {
+            if self.sectors & (1 << (part.within / SECTOR_BYTES + index)) != 0 {
+                to.copy_from_slice(from);
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Block {
     durable: BlockBytes,
-    /// The live content before the newest write, for stale reads.
+    /// What each sector held durably before what it holds now, for stale reads.
     previous: BlockBytes,
     layers: Vec<Layer>,
 }
@@ -48,34 +76,56 @@ impl Block {
         }
     }
 
-    fn live(&self) -> BlockBytes {
-        let mut bytes = self.durable.clone();
+    /// Copies the live bytes of a part.
+    fn read(&self, part: &Part, target: &mut [u8]) {
+        target.copy_from_slice(&self.durable[part.within..part.within + part.count]);
         for layer in &self.layers {
-            copy_sectors(&mut bytes, &layer.bytes, layer.sectors);
+            layer.read(part, target);
         }
-        bytes
+    }
+
+    /// Copies what each sector of a part held before its newest write.
+    fn read_stale(&self, part: &Part, target: &mut [u8]) {
+        target.copy_from_slice(&self.previous[part.within..part.within + part.count]);
+        let mut below = Layer::of(0, WHOLE_BLOCK, false, self.durable.clone());
+        for layer in &self.layers {
+            below.sectors = layer.sectors;
+            below.read(part, target);
+            copy_sectors(&mut below.bytes, &layer.bytes, layer.sectors);
+        }
     }
 
     /// Moves a layer's sectors to the durable content and hides older layers there.
     fn settle(&mut self, index: usize) {
-        let layer = self.layers.remove(index);
-        copy_sectors(&mut self.durable, &layer.bytes, layer.sectors);
+        let mut layer = self.layers.remove(index);
+        self.replace_durable(&mut layer.bytes, layer.sectors);
         for older in &mut self.layers[..index] {
             older.sectors &= !layer.sectors;
         }
         self.layers.retain(|layer| layer.sectors != 0);
     }
 
+    /// Puts sectors of `bytes` in place of the durable ones, which become the previous ones.
+    fn replace_durable(&mut self, bytes: &mut BlockBytes, sectors: u8) {
+        if sectors == WHOLE_BLOCK {
+            std::mem::swap(&mut self.durable, bytes);
+            std::mem::swap(&mut self.previous, bytes);
+            return;
+        }
+        copy_sectors(&mut self.previous, &self.durable, sectors);
+        copy_sectors(&mut self.durable, bytes, sectors);
+    }
+
     /// Keeps each unsynced sector with a chance of `keep`, newest first, and drops what isn't kept.
     fn draw(&mut self, keep_parts_per_million: u32, random: &mut Random) {
+        let mut layers = std::mem::take(&mut self.layers);
         for sector in 0..u8::BITS {
             let bit = 1 << sector;
-            let mut holders = self.layers.iter().rev().filter(|layer| layer.sectors & bit != 0);
+            let mut holders = layers.iter_mut().rev().filter(|layer| layer.sectors & bit != 0);
             if let Some(kept) = holders.find(|_| random.chance(keep_parts_per_million)) {
-                copy_sectors(&mut self.durable, &kept.bytes, bit);
+                self.replace_durable(&mut kept.bytes, bit);
             }
         }
-        self.layers.clear();
     }
 }
 
@@ -137,20 +187,20 @@ impl Content {
 
     /// Copies live bytes; the caller has checked the length.
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) {
-        self.read_with(offset, buffer, Block::live);
+        self.read_with(offset, buffer, Block::read);
     }
 
-    /// Copies what the blocks held before their last write.
+    /// Copies what the sectors held before their last write.
     pub(super) fn read_stale(&self, offset: u64, buffer: &mut [u8]) {
-        self.read_with(offset, buffer, |block| block.previous.clone());
+        self.read_with(offset, buffer, Block::read_stale);
     }
 
-    fn read_with(&self, offset: u64, buffer: &mut [u8], pick: impl Fn(&Block) -> BlockBytes) {
+    fn read_with(&self, offset: u64, buffer: &mut [u8], read: impl Fn(&Block, &Part, &mut [u8])) {
         let mut rest = buffer;
         for part in parts(offset, rest.len()) {
             let (target, after) = rest.split_at_mut(part.count);
             match self.blocks.get(&part.number) {
-                Some(block) => target.copy_from_slice(&pick(block)[part.within..part.within + part.count]),
+                Some(block) => read(block, &part, target),
                 None => target.fill(0),
             }
             rest = after;
@@ -172,7 +222,8 @@ impl Content {
             let (source, after) = rest.split_at(part.count);
             rest = after;
             let mut sectors = 0;
-            for bit in (0..8).filter(|bit| sectors_of(&part) & (1 << bit) != 0) {
+            let covered = sectors_of(&part);
+            for bit in (0..8).filter(|bit| covered & (1 << bit) != 0) {
                 sectors |= u8::from(lands(sector)) << bit;
                 sector += 1;
             }
@@ -180,7 +231,6 @@ impl Content {
                 continue;
             }
             let block = self.blocks.entry(part.number).or_insert_with(Block::new);
-            block.previous = block.live();
             let mut layer_bytes = Box::new([0; BLOCK_BYTES]);
             layer_bytes[part.within..part.within + part.count].copy_from_slice(source);
             block.layers.push(Layer {
