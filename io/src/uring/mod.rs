@@ -31,7 +31,6 @@ use std::time::{Duration, Instant};
 
 use crate::device::{Device, DeviceKind, Wait};
 use crate::operation::{Completion, Operation, OperationKind};
-use crate::os::file::is_flag_refusal;
 use crate::transfer::Next;
 use crate::waker::DeviceWaker;
 use files::FixedFiles;
@@ -129,50 +128,24 @@ impl UringDevice {
             } else {
                 Ok(outcome as usize)
             };
-            if let Some(result) = self.advance(slot, outcome)
-                && let Some(in_flight) = self.slots.release(slot)
-            {
+            let Some(in_flight) = self.slots.get_mut(slot) else {
+                continue;
+            };
+            let next = in_flight.advance(outcome);
+            self.durable_by_flag &= in_flight.stage != Stage::TransferThenSync;
+            let result = match next {
+                Next::Finished => Ok(()),
+                Next::Failed(error) => Err(error),
+                Next::Again => match self.queue(slot) {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+            };
+            if let Some(in_flight) = self.slots.release(slot) {
                 let result = result.map_err(|error| in_flight.operation.annotate(error));
                 done.push(in_flight.operation.complete(result));
             }
         }
-    }
-
-    /// Takes the kernel's answer for `slot`. Returns the operation's result if it has ended.
-    fn advance(&mut self, slot: u32, outcome: io::Result<usize>) -> Option<io::Result<()>> {
-        let in_flight = self.slots.get_mut(slot)?;
-        if let Err(error) = &outcome
-            && in_flight.stage == Stage::DurableTransfer
-            && is_flag_refusal(error)
-        {
-            self.durable_by_flag = false;
-            in_flight.stage = Stage::TransferThenSync;
-            return self.requeue(slot);
-        }
-        let next = match (&mut in_flight.transfer, in_flight.stage) {
-            (_, Stage::Sync) => match outcome {
-                Ok(_) => Next::Finished,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => Next::Again,
-                Err(error) => Next::Failed(error),
-            },
-            (transfer, _) => {
-                let Operation { file, offset, .. } = &in_flight.operation;
-                transfer.advance(outcome, || Ok(file.len()?.saturating_sub(*offset)))
-            }
-        };
-        match next {
-            Next::Finished if in_flight.stage == Stage::TransferThenSync => {
-                in_flight.stage = Stage::Sync;
-                self.requeue(slot)
-            }
-            Next::Finished => Some(Ok(())),
-            Next::Again => self.requeue(slot),
-            Next::Failed(error) => Some(Err(error)),
-        }
-    }
-
-    fn requeue(&mut self, slot: u32) -> Option<io::Result<()>> {
-        self.queue(slot).err().map(Err)
     }
 
     /// Enters the kernel to submit and, if `limit` is given, to wait for one completion.

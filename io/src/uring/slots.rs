@@ -1,7 +1,10 @@
 //! The operations that a ring holds, by slot number.
 
+use std::io;
+
 use crate::operation::{Operation, OperationKind};
-use crate::transfer::{Direction, Transfer};
+use crate::os::file::is_flag_refusal;
+use crate::transfer::{Direction, Next, Transfer};
 
 /// What the kernel is doing for an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,30 @@ impl InFlight {
             operation,
             transfer,
             stage,
+        }
+    }
+
+    /// Takes the kernel's answer to the current step; [`Next::Again`] asks to queue another one.
+    pub(super) fn advance(&mut self, outcome: io::Result<usize>) -> Next {
+        match (self.stage, outcome) {
+            (Stage::DurableTransfer, Err(error)) if is_flag_refusal(&error) => {
+                self.stage = Stage::TransferThenSync;
+                Next::Again
+            }
+            (Stage::Sync, Ok(_)) => Next::Finished,
+            (Stage::Sync, Err(error)) if error.kind() == io::ErrorKind::Interrupted => Next::Again,
+            (Stage::Sync, Err(error)) => Next::Failed(error),
+            (stage, outcome) => {
+                let Operation { file, offset, .. } = &self.operation;
+                let next = self
+                    .transfer
+                    .advance(outcome, || Ok(file.len()?.saturating_sub(*offset)));
+                if stage == Stage::TransferThenSync && matches!(next, Next::Finished) {
+                    self.stage = Stage::Sync;
+                    return Next::Again;
+                }
+                next
+            }
         }
     }
 }

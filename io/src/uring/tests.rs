@@ -119,37 +119,40 @@ fn short_transfers_are_continued() {
 
 #[test]
 fn a_refused_durable_write_is_repeated_with_a_sync() {
-    let Some(mut device) = ring(4) else { return };
     let (_home, file) = scratch();
-    device
-        .submit(Operation::write(1, Arc::clone(&file), 0, filled(1), true))
-        .unwrap();
-    let mut done = Vec::new();
-    // Before the kernel sees the entry, pretend that it has answered it: it then sees two, and both end.
     let refusal = || Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-    let slot = (0..4).find(|slot| device.slots.get_mut(*slot).is_some()).unwrap();
-    assert!(device.advance(slot, refusal()).is_none());
-    assert!(!device.durable_by_flag);
-    assert_eq!(device.slots.get_mut(slot).unwrap().stage, Stage::TransferThenSync);
-    // The transfer's end leads to a sync, and the sync's end to the completion.
-    assert!(device.advance(slot, Ok(BLOCK_BYTES)).is_none());
-    assert_eq!(device.slots.get_mut(slot).unwrap().stage, Stage::Sync);
-    while device.in_flight() > 0 {
-        device.reap(&mut done, Wait::UntilCompletionOrWake(None)).unwrap();
-    }
-    done.pop().unwrap().result.unwrap();
-    // Later durable writes don't try the flag again.
+    let mut write = InFlight::new(Operation::write(1, Arc::clone(&file), 0, filled(1), true));
+    assert_eq!(write.stage, Stage::DurableTransfer);
+    assert!(matches!(write.advance(refusal()), Next::Again));
+    assert_eq!((write.stage, write.transfer.done()), (Stage::TransferThenSync, 0));
+    assert!(matches!(write.advance(Ok(512)), Next::Again));
+    assert_eq!(
+        (write.stage, write.transfer.done()),
+        (Stage::TransferThenSync, 512)
+    );
+    assert!(matches!(write.advance(Ok(BLOCK_BYTES - 512)), Next::Again));
+    assert_eq!(write.stage, Stage::Sync);
+    assert!(matches!(
+        write.advance(Err(io::ErrorKind::Interrupted.into())),
+        Next::Again
+    ));
+    assert!(matches!(write.advance(Ok(0)), Next::Finished));
+
+    let mut sync = InFlight::new(Operation::sync_data(2, Arc::clone(&file)));
+    assert!(matches!(sync.advance(refusal()), Next::Failed(_)));
+
+    // And the whole way through a ring that has been refused before.
+    let Some(mut device) = ring(4) else { return };
+    device.durable_by_flag = false;
     run(
         &mut device,
-        Operation::write(2, Arc::clone(&file), 0, filled(2), true),
+        Operation::write(3, Arc::clone(&file), 0, filled(2), true),
     )
     .result
     .unwrap();
-    assert!(!device.durable_by_flag);
-    // A refused sync is an error, named like all.
-    device.submit(Operation::sync_data(3, file)).unwrap();
-    let slot = (0..4).find(|slot| device.slots.get_mut(*slot).is_some()).unwrap();
-    assert!(matches!(device.advance(slot, refusal()), Some(Err(_))));
+    let read = run(&mut device, Operation::read(4, file, 0, filled(0)));
+    read.result.unwrap();
+    assert!(read.buffer.into_owned().unwrap().iter().all(|byte| *byte == 2));
 }
 
 #[test]
