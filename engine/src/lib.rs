@@ -6,6 +6,8 @@
 
 pub mod catalog;
 mod checksum;
+#[cfg(test)]
+mod format_document;
 mod ids;
 pub mod image;
 pub mod log;
@@ -18,6 +20,7 @@ mod sync;
 pub mod tree;
 pub mod version;
 
+pub use checksum::{Crc32c, crc32c};
 pub use ids::{
     BLOCK_BYTES, Extent, Lsn, PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageId, PageRef, Retired, Seq, ShardId, Stamp,
     TreeId,

@@ -31,9 +31,9 @@ const CHECKED_BYTES: usize = BLOCK_BYTES - 4;
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub(crate) struct RawPosition {
-    lsn: U64,
-    generation: U32,
-    previous_crc: U32,
+    pub(crate) lsn: U64,
+    pub(crate) generation: U32,
+    pub(crate) previous_crc: U32,
 }
 
 /// An extent as it is stored.
