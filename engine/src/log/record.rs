@@ -218,6 +218,21 @@ pub enum Record<'a> {
     },
 }
 
+impl Record<'_> {
+    /// The tree that the record changes, if it changes one.
+    #[must_use]
+    pub fn tree(&self) -> Option<TreeId> {
+        match *self {
+            Record::Put { tree, .. }
+            | Record::PutBlob { tree, .. }
+            | Record::Delete { tree, .. }
+            | Record::TreeCreate { tree, .. }
+            | Record::TreeDrop { tree } => Some(tree),
+            _ => None,
+        }
+    }
+}
+
 /// Bytes that are not records, and where. The group's checksum was right, so whoever wrote it was wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{reason} at byte {offset} of the records")]
@@ -256,6 +271,22 @@ impl<'a> RecordReader<'a> {
             offset: 0,
             place: Place::Outside,
         }
+    }
+
+    /// Goes on within a batch, at the byte where an earlier reader of the same bytes stopped.
+    #[must_use]
+    pub fn resume(bytes: &'a [u8], offset: usize) -> RecordReader<'a> {
+        RecordReader {
+            bytes,
+            offset,
+            place: Place::InBatch,
+        }
+    }
+
+    /// The byte behind the last record that was read.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
     }
 
     fn read(&mut self) -> Result<Record<'a>, &'static str> {

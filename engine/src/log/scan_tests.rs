@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::{CorruptReason, LogEnd, READ_BYTES, ReadLog, ScanError, ScanStart, SegmentFile, scan};
 use crate::log::{
     GROUP_HEADER_BYTES, GroupBuilder, GroupDefect, GroupStart, LogDefect, LogPosition, SegmentLayout,
+    parse_group,
 };
 use crate::{BLOCK_BYTES, Lsn, Seq, ShardId, Stamp, TreeId};
 
@@ -520,4 +521,17 @@ fn a_hole_among_buffered_groups_is_legal() {
     }
     let end = world.scan().1.expect("legal");
     assert_eq!((end.groups, end.position.lsn), (20, world.groups[20].lsn));
+}
+
+/// What the superblock says was cut off may not speak any more, whatever it knew when it was written.
+#[test]
+fn groups_of_a_history_that_was_cut_off_have_no_say() {
+    let mut world = three_groups();
+    world.damage(1, 100, 1);
+    assert!(corrupt_reason(&world).is_some(), "the third group knew better");
+    let (lsn, bytes) = (world.groups[0].lsn, world.groups[0].bytes.clone());
+    let end = parse_group(&bytes, LOG_ID, lsn).expect("whole").header.next();
+    (world.start, world.known) = (end, LogPosition { generation: 2, ..end });
+    let end = world.scan().1.expect("the third group is of an older generation");
+    assert_eq!((end.groups, end.position.generation), (0, 2));
 }

@@ -193,7 +193,7 @@ fn a_segment_whose_last_byte_is_before_the_start_is_kept_at_the_boundary() {
         layout(),
         0,
         Lsn(4_096),
-        Lsn(2 * SEGMENT_BYTES),
+        Lsn(2 * SEGMENT_BYTES + 8_192),
         &found(&[(0, true), (1, true), (2, true)]),
     );
     set.truncate(Lsn(2 * SEGMENT_BYTES));
