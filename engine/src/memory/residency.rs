@@ -2,7 +2,7 @@
 //!
 //! # Shape
 //! Open addressing in buckets of one cache line: seven words and one counter. A page's word lies in its home
-//! bucket, or, if that was full, in the next one that wasn't; the counter of each full bucket that had to be
+//! bucket, in a place of its own unless another page was there first, or, if the bucket was full, in the next one that wasn't; the counter of each full bucket that had to be
 //! passed is raised for as long as the word lies behind it. A lookup goes on to the next bucket only while
 //! counters say so, and with at most half of the slots in use it nearly never does: one cache line.
 //!
@@ -122,39 +122,41 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
     /// rescues it from eviction, writing only where that was not so already.
     #[inline]
     pub(crate) fn find(&self, id: PageId) -> Option<FrameId> {
-        let home = self.home(id);
-        let bucket = &self.buckets[home];
-        for slot in &bucket.words {
-            let word = Word(slot.load(Ordering::Acquire));
-            if word.id() == id {
-                return if word.is_recent() {
-                    Some(word.frame())
-                } else {
-                    touch(slot, word)
-                };
-            }
-        }
-        if bucket.passed.load(Ordering::Relaxed) == 0 {
-            None
+        let (home, place) = self.place(id);
+        let word = Word(self.buckets[home].words[place].load(Ordering::Acquire));
+        if word.is_recent_of(id) {
+            Some(word.frame())
         } else {
-            self.find_displaced(id, home)
+            self.find_elsewhere(id, home)
         }
     }
 
-    #[cold]
-    fn find_displaced(&self, id: PageId, home: usize) -> Option<FrameId> {
-        let found = self.locate_from(id, self.after(home))?;
-        touch(found.slot, found.word)
+    /// The rest of `find`: the page isn't in its own place, or not marked as recently used.
+    #[inline(never)]
+    fn find_elsewhere(&self, id: PageId, home: usize) -> Option<FrameId> {
+        let found = self.locate_from(id, home)?;
+        if found.word.is_recent() {
+            Some(found.word.frame())
+        } else {
+            touch(found.slot, found.word)
+        }
     }
 
-    /// As `find`, without leaving a trace and in the home bucket only: for hints.
+    /// As `find`, without leaving a trace, for hints: the page may also be loading.
     #[inline]
     pub(crate) fn peek(&self, id: PageId) -> Option<FrameId> {
-        let words = self.buckets[self.home(id)].words.iter();
-        let word = words
-            .map(|slot| Word(slot.load(Ordering::Relaxed)))
-            .find(|word| word.id() == id)?;
-        Some(word.frame())
+        let (home, place) = self.place(id);
+        let word = Word(self.buckets[home].words[place].load(Ordering::Relaxed));
+        if word.id() == id {
+            Some(word.frame())
+        } else {
+            self.peek_elsewhere(id, home)
+        }
+    }
+
+    #[inline(never)]
+    fn peek_elsewhere(&self, id: PageId, home: usize) -> Option<FrameId> {
+        self.locate_from(id, home).map(|found| found.word.frame())
     }
 
     /// The cache line that a lookup of the page will need first.
@@ -181,12 +183,13 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
 
     /// Adds a word for a page that has none and that no other thread may insert now.
     pub(crate) fn insert(&self, word: Word) {
-        let mut index = self.home(word.id());
+        let (mut index, place) = self.place(word.id());
         loop {
             let bucket = &self.buckets[index];
-            for slot in &bucket.words {
+            for slot in std::iter::once(&bucket.words[place]).chain(&bucket.words) {
                 // Looked at before it is swapped: a full bucket's line should stay shared.
-                if slot.load(Ordering::Relaxed) == Word::EMPTY.0 && replace(slot, Word::EMPTY, word).is_ok() {
+                let vacant = slot.load(Ordering::Relaxed) == Word::EMPTY.0;
+                if vacant && replace(slot, Word::EMPTY, word).is_ok() {
                     return;
                 }
             }
@@ -273,10 +276,23 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
 
     // ---- inside ----
 
-    /// Sequential ids, which the allocator hands out, get evenly spread buckets from the golden ratio.
+    /// Sequential ids, which the allocator hands out, are spread evenly by the golden ratio.
+    #[inline]
+    fn hash(id: PageId) -> u64 {
+        u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
     #[inline]
     fn home(&self, id: PageId) -> usize {
-        (u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> self.shift) as usize
+        (Self::hash(id) >> self.shift) as usize
+    }
+
+    /// The page's home bucket, and the word in it that the page takes if it can. The three bits of the hash below
+    /// those of the bucket choose it; what would be the counter's place goes to its neighbour.
+    #[inline]
+    fn place(&self, id: PageId) -> (usize, usize) {
+        let hash = Self::hash(id) >> (self.shift - 3);
+        ((hash >> 3) as usize, (hash as usize & 7).min(SLOTS - 1))
     }
 
     #[inline]

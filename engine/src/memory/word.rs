@@ -61,10 +61,16 @@ impl Word {
         FrameId((self.0 as u32 & !TAG_MASK as u32) >> FRAME_SHIFT)
     }
 
-    /// Whether this is the page's word, and readers may use its frame without writing anything first.
+    /// Whether the page was used since the clock's hand passed.
     #[inline]
     pub(crate) fn is_recent(self) -> bool {
         self.0 & STATE_MASK == RECENT
+    }
+
+    /// Whether this is the word of that page, and a reader may use its frame without writing anything first.
+    #[inline]
+    pub(crate) fn is_recent_of(self, id: PageId) -> bool {
+        (self.0 ^ (u64::from(id.0) << 32 | RECENT)) & (u64::from(u32::MAX) << 32 | STATE_MASK) == 0
     }
 
     /// Whether the page is in its frame and stays there.
