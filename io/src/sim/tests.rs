@@ -310,6 +310,16 @@ fn a_failed_sync_is_not_repaired_by_the_next() {
     directory.sync().unwrap_err();
     directory.power_cut();
     assert_eq!(directory.names().unwrap(), ["data", "new"]);
+
+    let lost = (0..20).filter(|seed| {
+        let (directory, _file) = disk_with_file(*seed, 1);
+        directory.open("new", OpenMode::CreateNew).unwrap();
+        directory.fail_next(FaultKind::SyncErrorLost, ".");
+        directory.sync().unwrap_err();
+        directory.sync().unwrap();
+        directory.names().unwrap() == ["data"]
+    });
+    assert!((1..20).contains(&lost.count()));
 }
 
 #[test]
