@@ -30,7 +30,10 @@ pub struct PageRef {
 
 impl PageRef {
     /// The empty tree's root.
-    pub const NONE: PageRef = PageRef { id: PageId::NONE, birth: 0 };
+    pub const NONE: PageRef = PageRef {
+        id: PageId::NONE,
+        birth: 0,
+    };
 
     /// Whether this refers to no page at all.
     #[must_use]
@@ -90,6 +93,12 @@ impl Extent {
     #[must_use]
     pub fn single(id: PageId) -> Extent {
         Extent { start: id, pages: 1 }
+    }
+
+    /// Whether the run holds this page.
+    #[must_use]
+    pub fn contains(self, id: PageId) -> bool {
+        id >= self.start && id.0 - self.start.0 < self.pages
     }
 
     /// The ids of the run, ascending.

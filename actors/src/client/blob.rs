@@ -1,0 +1,230 @@
+//! Values too large for a leaf: extents of their own, and the descriptor that the leaf holds instead.
+//!
+//! A blob is written by the client's own thread in pieces of [`PIECE_BYTES`], synced, and only then named by a
+//! request (rule R18): whatever group names it, its bytes are durable before. Its extents belong to the request
+//! until that is answered; if it is refused, they are free again.
+//!
+//! Descriptor, little endian: length u64 | CRC-32C of the value u32 | count of extents u16 | born u64 | then per
+//! extent: start u32, pages u32.
+
+use std::sync::Arc;
+
+use treering_engine::{BLOCK_BYTES, Crc32c, Extent, PageId, Retired, Seq};
+use treering_io::AlignedBuffer;
+
+use super::db::Inner;
+use crate::error::{Error, Result};
+use crate::flusher::FlusherMessage;
+use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};
+use crate::shared::{DATA_FILE, with_guard};
+
+/// Bytes written or read at a time: what a blob costs in memory beyond the caller's own buffer.
+const PIECE_BYTES: usize = 1 << 20;
+/// Pieces under way at a time.
+const PIECES_MAX: usize = 4;
+/// Bytes of a descriptor before its extents.
+const HEAD_BYTES: usize = 22;
+/// Bytes of one extent.
+const EXTENT_BYTES: usize = 8;
+
+/// Where a blob lies and how to know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct BlobDescriptor {
+    pub bytes: u64,
+    pub crc: u32,
+    /// First group that can name it, at the earliest.
+    pub born: Seq,
+    pub extents: Vec<Extent>,
+}
+
+impl BlobDescriptor {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + self.extents.len() * EXTENT_BYTES);
+        bytes.extend_from_slice(&self.bytes.to_le_bytes());
+        bytes.extend_from_slice(&self.crc.to_le_bytes());
+        bytes.extend_from_slice(&(self.extents.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&self.born.0.to_le_bytes());
+        for extent in &self.extents {
+            bytes.extend_from_slice(&extent.start.0.to_le_bytes());
+            bytes.extend_from_slice(&extent.pages.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `None` if the bytes are not a whole descriptor.
+    pub fn decode(bytes: &[u8]) -> Option<BlobDescriptor> {
+        let (length, rest) = bytes.split_first_chunk::<8>()?;
+        let (crc, rest) = rest.split_first_chunk::<4>()?;
+        let (count, rest) = rest.split_first_chunk::<2>()?;
+        let (born, rest) = rest.split_first_chunk::<8>()?;
+        if rest.len() != usize::from(u16::from_le_bytes(*count)) * EXTENT_BYTES {
+            return None;
+        }
+        let word = |bytes: &[u8]| bytes.first_chunk::<4>().map(|word| u32::from_le_bytes(*word));
+        let extents = rest
+            .chunks_exact(EXTENT_BYTES)
+            .map(|extent| {
+                let (start, pages) = (word(extent)?, word(&extent[4..])?);
+                start.checked_add(pages)?;
+                Some(Extent { start: PageId(start), pages })
+            })
+            .collect::<Option<Vec<_>>>()?;
+        Some(BlobDescriptor {
+            bytes: u64::from_le_bytes(*length),
+            crc: u32::from_le_bytes(*crc),
+            born: Seq(u64::from_le_bytes(*born)),
+            extents,
+        })
+    }
+}
+
+/// The extents that a descriptor names, as they are retired with it. A descriptor that can't be read names none.
+pub(crate) fn blob_extents(descriptor: &[u8]) -> impl Iterator<Item = Retired> {
+    let descriptor = BlobDescriptor::decode(descriptor);
+    descriptor.into_iter().flat_map(|blob| {
+        let born = blob.born;
+        blob.extents.into_iter().map(move |extent| Retired { extent, born })
+    })
+}
+
+impl Inner {
+    /// Writes a value to extents of its own, durably, and returns the descriptor.
+    pub(super) fn write_blob(self: &Arc<Inner>, value: &[u8]) -> Result<Vec<u8>> {
+        let page_bytes = self.runtime.shared.settings.page_bytes;
+        let pages = value.len().div_ceil(page_bytes) as u32;
+        let shared = &self.runtime.shared;
+        let (sender, receiver) = oneshot::channel();
+        self.runtime.send_flusher(FlusherMessage::ExtentRequest { pages, reply: sender });
+        let extents = receiver.recv().unwrap_or(Err(Error::Closed))?;
+        let born = with_guard(&shared.memory, |guard| shared.current.load(guard).seq.next());
+        let mut crc = Crc32c::new();
+        crc.update(value);
+        let descriptor = BlobDescriptor { bytes: value.len() as u64, crc: crc.value(), born, extents };
+        if let Err(error) = self.write_extents(value, &descriptor.extents) {
+            self.runtime.send_flusher(FlusherMessage::Release { extents: descriptor.extents });
+            return Err(error);
+        }
+        Ok(descriptor.encode())
+    }
+
+    fn write_extents(&self, value: &[u8], extents: &[Extent]) -> Result<()> {
+        let page_bytes = self.runtime.shared.settings.page_bytes;
+        let mut rest = value;
+        let mut pieces = Pieces::new(self);
+        for extent in extents {
+            let mut offset = u64::from(extent.start.0) * page_bytes as u64;
+            let (mine, others) = rest.split_at(rest.len().min(extent.pages as usize * page_bytes));
+            rest = others;
+            for piece in mine.chunks(PIECE_BYTES) {
+                let mut buffer = AlignedBuffer::zeroed(piece.len().next_multiple_of(BLOCK_BYTES));
+                buffer[..piece.len()].copy_from_slice(piece);
+                pieces.send(TransferKind::Write, offset, Some(buffer), |_| Ok(()))?;
+                offset += piece.len() as u64;
+            }
+        }
+        pieces.finish(|_| Ok(()))?;
+        pieces.send(TransferKind::Sync, 0, None, |_| Ok(()))?;
+        pieces.finish(|_| Ok(()))
+    }
+
+    /// Reads a blob whole. The caller holds a version that reaches it.
+    pub(super) fn read_blob(&self, descriptor: &[u8]) -> Result<Vec<u8>> {
+        let corrupt = |extent: Option<Extent>, reason: &str| Error::Corrupt {
+            file: DATA_FILE.into(),
+            offset: extent.map_or(0, |extent| {
+                u64::from(extent.start.0) * self.runtime.shared.settings.page_bytes as u64
+            }),
+            page: extent.map(|extent| extent.start.0),
+            reason: reason.into(),
+        };
+        let blob = BlobDescriptor::decode(descriptor)
+            .ok_or_else(|| corrupt(None, "a leaf holds a malformed blob descriptor"))?;
+        let page_bytes = self.runtime.shared.settings.page_bytes as u64;
+        let pages: u64 = blob.extents.iter().map(|extent| u64::from(extent.pages)).sum();
+        if blob.bytes > pages * page_bytes || blob.bytes > super::VALUE_BYTES_MAX {
+            return Err(corrupt(blob.extents.first().copied(), "a blob is longer than its extents"));
+        }
+        let mut value = Vec::with_capacity(blob.bytes as usize);
+        let mut crc = Crc32c::new();
+        let mut take = |buffer: &[u8]| {
+            let wanted = (blob.bytes as usize - value.len()).min(buffer.len());
+            crc.update(&buffer[..wanted]);
+            value.extend_from_slice(&buffer[..wanted]);
+            Ok(())
+        };
+        let mut pieces = Pieces::new(self);
+        let mut left = blob.bytes.next_multiple_of(BLOCK_BYTES as u64);
+        for extent in &blob.extents {
+            let start = u64::from(extent.start.0) * page_bytes;
+            let bytes = left.min(u64::from(extent.pages) * page_bytes);
+            left -= bytes;
+            let mut done = 0;
+            while done < bytes {
+                let piece = (bytes - done).min(PIECE_BYTES as u64);
+                let buffer = AlignedBuffer::zeroed(piece as usize);
+                pieces.send(TransferKind::Read, start + done, Some(buffer), &mut take)?;
+                done += piece;
+            }
+        }
+        pieces.finish(&mut take)?;
+        if value.len() as u64 != blob.bytes || crc.value() != blob.crc {
+            return Err(corrupt(blob.extents.first().copied(), "a blob's checksum is wrong"));
+        }
+        Ok(value)
+    }
+}
+
+type PieceAnswer = oneshot::Receiver<(std::io::Result<()>, Option<AlignedBuffer>)>;
+
+/// Transfers under way, answered in the order in which they were sent.
+struct Pieces<'i> {
+    inner: &'i Inner,
+    answers: std::collections::VecDeque<PieceAnswer>,
+}
+
+impl<'i> Pieces<'i> {
+    fn new(inner: &'i Inner) -> Pieces<'i> {
+        Pieces { inner, answers: std::collections::VecDeque::new() }
+    }
+
+    fn send(
+        &mut self,
+        kind: TransferKind,
+        offset: u64,
+        buffer: Option<AlignedBuffer>,
+        take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        if self.answers.len() >= PIECES_MAX {
+            self.take_one(take)?;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let reply = TransferReply::Client(sender);
+        self.inner.runtime.send_pager(PagerMessage::Transfer(Transfer { kind, offset, buffer, reply }));
+        self.answers.push_back(receiver);
+        Ok(())
+    }
+
+    fn take_one(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let Some(receiver) = self.answers.pop_front() else { return Ok(()) };
+        let (result, buffer) = receiver.recv().map_err(|_| Error::Closed)?;
+        result.map_err(|error| Error::io("transferring a large value", error))?;
+        buffer.map_or(Ok(()), |buffer| take(&buffer))
+    }
+
+    /// Waits for all that is under way.
+    fn finish(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        while !self.answers.is_empty() {
+            self.take_one(&mut take)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Pieces<'_> {
+    fn drop(&mut self) {
+        // Extents must not be given back while writes to them are under way.
+        while let Some(answer) = self.answers.pop_front() {
+            let _ = answer.recv();
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! What programs hold: the database, its clients, trees, snapshots and ranges.
+//!
+//! Reads run on the caller's own thread against an immutable version; only a page that is not in memory costs a
+//! message. Writes are messages to the shard that owns the key.
+
+mod batch;
+mod blob;
+mod db;
+mod node_view;
+mod range;
+mod read;
+mod snapshot;
+mod tree;
+mod write;
+
+pub use batch::Batch;
+pub(crate) use blob::blob_extents;
+pub use db::{Client, Db};
+pub(crate) use node_view::NodeView;
+pub use range::Range;
+pub use snapshot::Snapshot;
+pub use tree::Tree;
+
+/// Longest value, bytes.
+pub(crate) const VALUE_BYTES_MAX: u64 = 1 << 30;

@@ -1,0 +1,77 @@
+//! Snapshots: all trees at one instant.
+
+use std::ops::RangeBounds;
+use std::sync::Arc;
+
+use super::db::Inner;
+use super::range::Range;
+use super::read::tree_of;
+use super::tree::{Tree, own};
+use crate::error::Result;
+use crate::shared::Version;
+use crate::value::Value;
+
+/// All trees as they were at one instant. O(1) to take; its reads never change.
+///
+/// While it lives, the pages that it alone reaches stay on disk: at most one old copy of what was changed since,
+/// however much was written.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub(super) inner: Arc<Inner>,
+    pub(super) version: Arc<Version>,
+}
+
+impl Snapshot {
+    /// The commit group after which the snapshot was taken; grows with every change of the database.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.version.seq.0
+    }
+
+    /// The value that the key had.
+    ///
+    /// # Errors
+    /// As [`Tree::get`]; [`TreeNotFound`](crate::Error::TreeNotFound) if the tree did not exist yet.
+    pub fn get(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        self.inner.check_key(key)?;
+        self.inner.runtime.shared.status.check_read()?;
+        self.inner.get(Some(&self.version), tree.id, key)
+    }
+
+    /// The values that the keys had, as [`Tree::get_many`].
+    ///
+    /// # Errors
+    /// As [`get`](Snapshot::get).
+    pub fn get_many<K: AsRef<[u8]>>(&self, tree: &Tree, keys: &[K]) -> Result<Vec<Option<Value>>> {
+        keys.iter().try_for_each(|key| self.inner.check_key(key.as_ref()))?;
+        self.inner.runtime.shared.status.check_read()?;
+        self.inner.get_many(&self.version, tree.id, keys)
+    }
+
+    /// The entries that the tree had within `bounds`.
+    ///
+    /// # Errors
+    /// As [`Tree::range`].
+    pub fn range<K: AsRef<[u8]>>(&self, tree: &Tree, bounds: impl RangeBounds<K>) -> Result<Range> {
+        self.inner.runtime.shared.status.check_read()?;
+        let (lower, upper) = (own(bounds.start_bound()), own(bounds.end_bound()));
+        Range::new(Arc::clone(&self.inner), Arc::clone(&self.version), tree.id, lower, upper)
+    }
+
+    /// Number of keys that the tree had.
+    ///
+    /// # Errors
+    /// [`TreeNotFound`](crate::Error::TreeNotFound).
+    pub fn len(&self, tree: &Tree) -> Result<u64> {
+        Ok(tree_of(&self.version, tree.id)?.entries())
+    }
+
+    /// Whether the tree had no keys.
+    ///
+    /// # Errors
+    /// As [`len`](Snapshot::len).
+    pub fn is_empty(&self, tree: &Tree) -> Result<bool> {
+        Ok(self.len(tree)? == 0)
+    }
+}

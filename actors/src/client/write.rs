@@ -1,0 +1,196 @@
+//! Sending writes: checks, large values, and the request to the owner.
+
+use std::sync::Arc;
+
+use treering_engine::{ShardId, TreeId, page};
+
+use super::db::Inner;
+use super::read::{Found, tree_of};
+use crate::error::{Error, Result};
+use crate::options::Durability;
+use crate::shard::{Action, Condition, Pair, Request, Stored, UpdateFunction, ValueKind};
+use crate::shared::with_guard;
+use crate::ticket::{Outcome, Ticket, ticket};
+use crate::value::Value;
+
+impl Inner {
+    pub(super) fn check_key(&self, key: &[u8]) -> Result<()> {
+        let limit_bytes = page::max_key_bytes(self.runtime.shared.settings.page_bytes);
+        if key.is_empty() {
+            return Err(Error::KeyEmpty);
+        }
+        if key.len() > limit_bytes {
+            return Err(Error::KeyTooLarge { bytes: key.len(), limit_bytes });
+        }
+        Ok(())
+    }
+
+    fn inline_bytes_max(&self) -> usize {
+        page::max_inline_value_bytes(self.runtime.shared.settings.page_bytes)
+    }
+
+    /// The shard that owns the key.
+    pub(super) fn owner(&self, tree: TreeId, key: &[u8]) -> Result<ShardId> {
+        let shared = &self.runtime.shared;
+        with_guard(&shared.memory, |guard| {
+            let state = tree_of(shared.current.load(guard), tree)?;
+            Ok(state.partitions[state.partition_for(key)].owner)
+        })
+    }
+
+    /// Packs key and value; a value that doesn't fit a leaf is written to a blob first.
+    pub(super) fn pack(self: &Arc<Inner>, key: &[u8], value: &[u8]) -> Result<(Pair, ValueKind)> {
+        if value.len() as u64 > super::VALUE_BYTES_MAX {
+            let bytes = value.len() as u64;
+            return Err(Error::ValueTooLarge { bytes, limit_bytes: super::VALUE_BYTES_MAX });
+        }
+        if value.len() <= self.inline_bytes_max() {
+            return Ok((Pair::new(key, value), ValueKind::Inline));
+        }
+        let descriptor = self.write_blob(value)?;
+        Ok((Pair::new(key, &descriptor), ValueKind::Blob))
+    }
+
+    fn store(self: &Arc<Inner>, value: &[u8]) -> Result<Stored> {
+        Ok(match self.pack(&[], value)? {
+            (pair, ValueKind::Inline) => Stored::Inline(pair.value().into()),
+            (pair, ValueKind::Blob) => Stored::Blob(pair.value().into()),
+        })
+    }
+
+    /// Sends a request for one key. `wait`: the caller is going to wait for it at once.
+    pub(super) fn send<T>(
+        self: &Arc<Inner>,
+        tree: TreeId,
+        key: &[u8],
+        action: Action,
+        durability: Durability,
+        wait: bool,
+        narrow: fn(Outcome) -> T,
+    ) -> Result<Ticket<T>> {
+        self.runtime.shared.status.check_write()?;
+        let shard = self.owner(tree, key)?;
+        let (reply, ticket) = ticket(&self.runtime, Some(shard), narrow);
+        self.runtime.send(shard, Request { tree, action, durability, reply }, wait);
+        Ok(ticket)
+    }
+
+    pub(super) fn send_put(
+        self: &Arc<Inner>,
+        tree: TreeId,
+        key: &[u8],
+        value: &[u8],
+        condition: Condition,
+        durability: Durability,
+        wait: bool,
+    ) -> Result<Ticket<()>> {
+        self.check_key(key)?;
+        self.runtime.shared.status.check_write()?;
+        let (pair, kind) = self.pack(key, value)?;
+        self.send(tree, key, Action::Put { pair, kind, condition }, durability, wait, |_| ())
+    }
+
+    pub(super) fn swap(
+        self: &Arc<Inner>,
+        tree: TreeId,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+        durability: Durability,
+    ) -> Result<std::result::Result<(), Option<Value>>> {
+        self.check_key(key)?;
+        loop {
+            let stored = match expected {
+                None => Stored::Absent,
+                Some(bytes) if bytes.len() <= self.inline_bytes_max() => Stored::Inline(bytes.into()),
+                Some(bytes) => {
+                    // A large value is compared here and recognised by its descriptor there.
+                    let (current, stored) = self.current(tree, key)?;
+                    if current.as_deref() != Some(bytes) {
+                        return Ok(Err(current));
+                    }
+                    stored
+                }
+            };
+            let new = new.map_or(Ok(Stored::Absent), |new| self.store(new))?;
+            match self.send_swap(tree, key, stored, new, durability)? {
+                Outcome::Swapped(Ok(())) => return Ok(Ok(())),
+                Outcome::Swapped(Err(current)) => {
+                    if expected.is_none_or(|bytes| bytes.len() <= self.inline_bytes_max()) {
+                        return Ok(Err(current));
+                    }
+                }
+                // The owner holds a blob, which isn't what was expected, or no longer.
+                _ => {
+                    let (current, _) = self.current(tree, key)?;
+                    if current.as_deref() != expected {
+                        return Ok(Err(current));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn update(
+        self: &Arc<Inner>,
+        tree: TreeId,
+        key: &[u8],
+        function: UpdateFunction,
+        durability: Durability,
+    ) -> Result<()> {
+        self.check_key(key)?;
+        let action = Action::Update { key: key.into(), function };
+        let outcome = self.send(tree, key, action, durability, true, |outcome| outcome)?.wait()?;
+        match outcome {
+            Outcome::IsBlob(Some(function)) => self.update_blob(tree, key, function, durability),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where old or new value are blobs the closure runs here, and what it made replaces exactly what it saw.
+    fn update_blob(
+        self: &Arc<Inner>,
+        tree: TreeId,
+        key: &[u8],
+        mut function: UpdateFunction,
+        durability: Durability,
+    ) -> Result<()> {
+        loop {
+            let (current, expected) = self.current(tree, key)?;
+            let call = std::panic::AssertUnwindSafe(|| function(current.as_deref()));
+            let new = std::panic::catch_unwind(call).map_err(|_| Error::ClosurePanicked)?;
+            let new = new.map_or(Ok(Stored::Absent), |new| self.store(&new))?;
+            if let Outcome::Swapped(Ok(())) = self.send_swap(tree, key, expected, new, durability)? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn send_swap(
+        self: &Arc<Inner>,
+        tree: TreeId,
+        key: &[u8],
+        expected: Stored,
+        new: Stored,
+        durability: Durability,
+    ) -> Result<Outcome> {
+        let action = Action::Swap { key: key.into(), expected, new };
+        self.send(tree, key, action, durability, true, |outcome| outcome)?.wait()
+    }
+
+    /// The published value of a key, and how it is stored.
+    fn current(&self, tree: TreeId, key: &[u8]) -> Result<(Option<Value>, Stored)> {
+        Ok(match self.find(None, tree, key)? {
+            Found::Nothing => (None, Stored::Absent),
+            Found::Inline(value) => {
+                let stored = Stored::Inline(value[..].into());
+                (Some(value), stored)
+            }
+            Found::Blob(descriptor, version) => {
+                let value = self.read_blob(&descriptor)?;
+                drop(version);
+                (Some(value.into()), Stored::Blob(descriptor.into()))
+            }
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! What the commit actor is told, and what it wants done.
+
+use std::io;
+
+use treering_engine::log::LogPosition;
+use treering_engine::tree::Root;
+use treering_engine::{Extent, PageId, Retired, Seq, ShardId, Stamp, TreeId};
+use treering_io::AlignedBuffer;
+
+use crate::ticket::{Reply, Resolution};
+
+/// What one shard changed, frozen.
+pub(crate) struct Batch {
+    pub shard: ShardId,
+    /// Batches of an older epoch than the shard's are refused (rule R13).
+    pub tip_epoch: u64,
+    pub stamp: Stamp,
+    pub records: Vec<u8>,
+    /// New roots by tree and partition.
+    pub roots: Vec<(TreeId, usize, Root)>,
+    pub created: Vec<PageId>,
+    pub retired: Vec<Retired>,
+    pub extents_added: Vec<Extent>,
+    /// Blobs of refused requests.
+    pub extents_unused: Vec<Extent>,
+    pub trees_dropped: Vec<TreeId>,
+    /// Dropped trees of which nothing is left.
+    pub trees_forgotten: Vec<TreeId>,
+    pub resolutions: Vec<Resolution>,
+    pub operations: u32,
+    /// Whether one of its requests wants to be durable before it is answered.
+    pub sync: bool,
+}
+
+/// Everything that arrives at the commit actor.
+pub(crate) enum CommitMessage {
+    Batch(Batch),
+    /// Open a tree by name, creating it if it isn't there (or only if it isn't).
+    CreateTree { name: String, must_be_new: bool, reply: Reply },
+    /// Recovery: the log holds the creation of this tree under this id.
+    RestoreTree { id: TreeId, name: String, reply: Reply },
+    /// Recovery: the log holds the end of this tree.
+    RestoreDrop { id: TreeId, reply: Reply },
+    /// Answered when everything before it is durable.
+    Flush { reply: Reply },
+    /// From the flusher: as `Flush`, answered with `FlusherMessage::LogSynced`.
+    SyncForCheckpoint { token: u64 },
+    /// From the runtime: the log task is done.
+    LogDone { result: io::Result<()>, buffer: Option<AlignedBuffer> },
+    /// From the runtime: the segment job is done.
+    SegmentDone { result: io::Result<()> },
+    /// From the flusher: that many publications are taken note of.
+    DeltasDone { count: usize },
+    /// From the flusher: the log before this position is not needed any more.
+    Checkpointed { position: LogPosition },
+    /// From the flusher: the checkpoint failed; the log can't be truncated.
+    CheckpointFailed { cause: crate::error::Error },
+    /// Recovery is over: from here on changes are logged. The last sequence number found in the log.
+    GoLive { last_seq: Seq },
+}
+
+/// A write of the log: `bytes` of `buffer` to byte `offset` of segment `segment`.
+#[derive(Debug)]
+pub(crate) struct LogWrite {
+    pub segment: u64,
+    pub offset: u64,
+    pub buffer: AlignedBuffer,
+    pub bytes: usize,
+}
+
+/// One write, then one sync of each segment listed; both may be missing.
+#[derive(Debug)]
+pub(crate) struct LogTask {
+    pub write: Option<LogWrite>,
+    pub sync: Vec<u64>,
+}

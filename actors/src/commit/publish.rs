@@ -1,0 +1,91 @@
+//! Making groups visible: the pointer swap, the replies, and the news for shards and flusher.
+
+use std::sync::Arc;
+
+use treering_engine::Seq;
+
+use super::state::{Commit, Pending};
+use crate::actor::Outbox;
+use crate::flusher::{FlusherMessage, PublishedPages};
+use crate::shard::ShardMessage;
+use crate::shared::{Counter, Version, with_guard};
+use crate::ticket::Outcome;
+
+impl Commit {
+    /// Publishes all pending groups, in order, that may be seen.
+    pub(super) fn publish_ready(&mut self, outbox: &mut Outbox) {
+        while let Some(group) = self.pending.front() {
+            if group.sync && !self.is_durable(group.seq) {
+                return;
+            }
+            if let Some(group) = self.pending.pop_front() {
+                self.publish(group, outbox);
+            }
+        }
+    }
+
+    /// Whether everything up to and including this group is on disk.
+    fn is_durable(&self, seq: Seq) -> bool {
+        !self.logging || self.durable_seq >= seq
+    }
+
+    fn publish(&mut self, group: Pending, outbox: &mut Outbox) {
+        let Pending { seq, changes, position, directory, batches, resolutions, checkpoint_syncs, .. } = group;
+        let operations: u64 = batches.iter().map(|batch| u64::from(batch.operations)).sum();
+        self.shared.counters.add(Counter::CommittedOperations, operations);
+        for batch in &batches {
+            outbox.shards.push((batch.shard, ShardMessage::Published { batches: 1 }));
+        }
+        if changes {
+            self.shared.counters.add(Counter::CommitGroups, 1);
+            self.shared.group_sizes.record(operations);
+            let version =
+                Arc::new(Version { seq, position, directory, dead: Arc::clone(&self.shared.dead) });
+            with_guard(&self.shared.memory, |guard| {
+                self.shared.current.publish(Arc::clone(&version), guard);
+                // The thread that runs this may go away, or not pin again for long: what it deferred must not
+                // wait for that.
+                guard.flush();
+            });
+            self.deltas_outstanding += 1;
+            let pages = batches
+                .into_iter()
+                .map(|batch| PublishedPages {
+                    created: batch.created,
+                    retired: batch.retired,
+                    extents_added: batch.extents_added,
+                    extents_unused: batch.extents_unused,
+                    stamp: batch.stamp,
+                })
+                .collect();
+            outbox.flusher.push(FlusherMessage::Published { version, pages });
+        } else {
+            let extents: Vec<_> = batches.into_iter().flat_map(|batch| batch.extents_unused).collect();
+            if !extents.is_empty() {
+                outbox.flusher.push(FlusherMessage::Release { extents });
+            }
+        }
+        for token in checkpoint_syncs {
+            outbox.flusher.push(FlusherMessage::LogSynced { token, result: Ok(self.durable) });
+        }
+        outbox.resolutions.extend(resolutions);
+    }
+
+    /// The log failed after these groups were submitted: nobody knows what of them is on disk.
+    pub(super) fn abandon_pending(&mut self, error: &crate::error::Error, outbox: &mut Outbox) {
+        for group in self.pending.drain(..) {
+            for batch in &group.batches {
+                outbox.shards.push((batch.shard, ShardMessage::Published { batches: 1 }));
+            }
+            for mut resolution in group.resolutions {
+                if matches!(resolution.result, Ok(Outcome::Done | Outcome::Present(_) | Outcome::Swapped(_))) {
+                    resolution.result = Err(error.clone());
+                }
+                outbox.resolutions.push(resolution);
+            }
+            for token in group.checkpoint_syncs {
+                outbox.flusher.push(FlusherMessage::LogSynced { token, result: Err(error.clone()) });
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What the commit actor knows.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use treering_engine::catalog::Directory;
+use treering_engine::log::{GroupBuilder, LogPosition, SegmentLayout, SegmentSet};
+use treering_engine::{Seq, TreeId};
+use treering_io::AlignedBuffer;
+
+use super::messages::Batch;
+use crate::actor::Nanos;
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::ticket::{Reply, Resolution};
+
+/// A change of the set of trees, or a wish to know that everything before is durable: they take their turn among
+/// the batches.
+pub(super) enum Gathered {
+    Batch(Batch),
+    CreateTree { name: String, must_be_new: bool, reply: Reply },
+    RestoreTree { id: TreeId, name: String, reply: Reply },
+    RestoreDrop { id: TreeId, reply: Reply },
+    Flush { reply: Reply },
+    CheckpointSync { token: u64 },
+}
+
+impl Gathered {
+    /// Whether its answer must wait until the log is durable up to it.
+    pub fn sync(&self) -> bool {
+        match self {
+            Gathered::Batch(batch) => batch.sync,
+            Gathered::RestoreTree { .. } | Gathered::RestoreDrop { .. } => false,
+            Gathered::CreateTree { .. } | Gathered::Flush { .. } | Gathered::CheckpointSync { .. } => true,
+        }
+    }
+}
+
+/// A commit group that has its place in the log and is not published yet.
+pub(super) struct Pending {
+    pub seq: Seq,
+    /// Whether it makes a new version: it changed something.
+    pub changes: bool,
+    pub sync: bool,
+    pub position: LogPosition,
+    pub directory: Directory,
+    pub batches: Vec<Batch>,
+    pub resolutions: Vec<Resolution>,
+    pub checkpoint_syncs: Vec<u64>,
+}
+
+/// The log task that is out.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    /// Where the log ends with it.
+    pub end: LogPosition,
+    /// The last commit group that it (or what was before it) contains.
+    pub last_seq: Seq,
+    pub syncs: bool,
+}
+
+/// Where the commit actor starts from.
+#[derive(Debug)]
+pub(crate) struct CommitStart {
+    pub log_id: u64,
+    pub layout: SegmentLayout,
+    pub segments: SegmentSet,
+    pub position: LogPosition,
+    /// Start of the log that a crash would replay.
+    pub log_start: LogPosition,
+    pub next_seq: Seq,
+    pub next_tree: TreeId,
+    pub directory: Directory,
+    /// False during recovery and for databases without a log.
+    pub logging: bool,
+}
+
+/// The state of the commit actor.
+pub(crate) struct Commit {
+    pub(super) shared: Arc<Shared>,
+    pub(super) layout: SegmentLayout,
+    pub(super) segments: SegmentSet,
+    pub(super) logging: bool,
+    /// End of the last sealed log group.
+    pub(super) position: LogPosition,
+    pub(super) log_start: LogPosition,
+    /// The open log group.
+    pub(super) builder: GroupBuilder,
+    pub(super) gathered: VecDeque<Gathered>,
+    pub(super) pending: VecDeque<Pending>,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) next_seq: Seq,
+    pub(super) next_tree: TreeId,
+    /// The directory after all groups that have a sequence number, published or not.
+    pub(super) planned: Directory,
+    /// Everything up to this group is durable.
+    pub(super) durable_seq: Seq,
+    pub(super) durable: LogPosition,
+    /// Segments that were written to since they were last synced.
+    pub(super) unsynced: BTreeSet<u64>,
+    /// When the oldest record that is not durable was appended.
+    pub(super) unsynced_since: Option<Nanos>,
+    /// By shard.
+    pub(super) tip_epochs: Vec<u64>,
+    pub(super) deltas_outstanding: usize,
+    pub(super) spare_buffer: Option<AlignedBuffer>,
+    /// Why no segment could be prepared, if that failed since the last success.
+    pub(super) segment_shortage: Option<Error>,
+    pub(super) checkpoint_requested: bool,
+    pub(super) checkpoint_failure: Option<Error>,
+}
+
+impl Commit {
+    /// A commit actor that goes on from `start`.
+    pub fn new(shared: Arc<Shared>, start: CommitStart) -> Commit {
+        let shards = shared.settings.shards;
+        Commit {
+            shared,
+            layout: start.layout,
+            segments: start.segments,
+            logging: start.logging,
+            position: start.position,
+            log_start: start.log_start,
+            builder: GroupBuilder::new(start.log_id),
+            gathered: VecDeque::new(),
+            pending: VecDeque::new(),
+            in_flight: None,
+            next_seq: start.next_seq,
+            next_tree: start.next_tree,
+            planned: start.directory,
+            durable_seq: Seq(start.next_seq.0.saturating_sub(1)),
+            durable: start.position,
+            unsynced: BTreeSet::new(),
+            unsynced_since: None,
+            tip_epochs: vec![0; shards],
+            deltas_outstanding: 0,
+            spare_buffer: None,
+            segment_shortage: None,
+            checkpoint_requested: false,
+            checkpoint_failure: None,
+        }
+    }
+
+    /// Bytes of log that a crash now would have replayed.
+    pub(super) fn log_length(&self) -> u64 {
+        (self.position.lsn.0 + self.builder.encoded_bytes() as u64).saturating_sub(self.log_start.lsn.0)
+    }
+}

@@ -1,0 +1,346 @@
+//! One step of the commit actor: gather, give places in the log, publish what may be seen, write.
+
+use std::sync::Arc;
+
+use treering_engine::catalog::{CatalogError, Directory, TreeState};
+use treering_engine::tree::Root;
+use treering_engine::log::RecordWriter;
+use treering_engine::{Lsn, Seq, ShardId, Stamp, TreeId};
+
+use super::messages::{Batch, CommitMessage};
+use super::state::{Commit, Gathered, Pending};
+use super::{DELTAS_MAX, DROPPED_PREFIX, GATHERED_BYTES_MAX, LOG_LENGTH_FACTOR_MAX};
+use crate::actor::{Actor, Nanos, Outbox};
+use crate::error::Error;
+use crate::flusher::FlusherMessage;
+use crate::shard::ShardMessage;
+use crate::shared::Counter;
+use crate::ticket::{Outcome, Reply, Resolution};
+
+impl Actor for Commit {
+    type Message = CommitMessage;
+
+    fn handle(&mut self, message: CommitMessage, now: Nanos, outbox: &mut Outbox) {
+        match message {
+            CommitMessage::Batch(batch) => self.gathered.push_back(Gathered::Batch(batch)),
+            CommitMessage::CreateTree { name, must_be_new, reply } => {
+                self.gathered.push_back(Gathered::CreateTree { name, must_be_new, reply });
+            }
+            CommitMessage::RestoreTree { id, name, reply } => {
+                self.gathered.push_back(Gathered::RestoreTree { id, name, reply });
+            }
+            CommitMessage::RestoreDrop { id, reply } => {
+                self.gathered.push_back(Gathered::RestoreDrop { id, reply });
+            }
+            CommitMessage::Flush { reply } => self.gathered.push_back(Gathered::Flush { reply }),
+            CommitMessage::SyncForCheckpoint { token } => {
+                self.gathered.push_back(Gathered::CheckpointSync { token });
+            }
+            CommitMessage::LogDone { result, buffer } => self.log_done(result, buffer, now, outbox),
+            CommitMessage::SegmentDone { result } => self.segment_done(result),
+            CommitMessage::DeltasDone { count } => self.deltas_outstanding -= count,
+            CommitMessage::Checkpointed { position } => {
+                self.checkpoint_requested = false;
+                self.checkpoint_failure = None;
+                self.log_start = position;
+                self.segments.truncate(position.lsn);
+            }
+            CommitMessage::CheckpointFailed { cause } => {
+                self.checkpoint_requested = false;
+                self.checkpoint_failure = Some(cause);
+            }
+            CommitMessage::GoLive { last_seq } => {
+                self.next_seq = self.next_seq.max(last_seq.next());
+                self.durable_seq = Seq(self.next_seq.0 - 1);
+                self.logging = self.shared.settings.log;
+            }
+        }
+    }
+
+    fn end_batch(&mut self, now: Nanos, outbox: &mut Outbox) {
+        if self.shared.status.is_poisoned() {
+            self.refuse_all(outbox);
+            return;
+        }
+        self.publish_ready(outbox);
+        if self.may_form_group() {
+            self.form_group(now, outbox);
+            self.publish_ready(outbox);
+        }
+        self.write_log(now, outbox);
+        self.prepare_segments(outbox);
+        if self.logging
+            && !self.checkpoint_requested
+            && self.checkpoint_failure.is_none()
+            && self.log_length() >= self.shared.settings.checkpoint_log_bytes
+        {
+            self.checkpoint_requested = true;
+            outbox.flusher.push(FlusherMessage::Checkpoint { reply: Reply::none() });
+        }
+        self.shared.counters.set(Counter::LogLengthBytes, if self.logging { self.log_length() } else { 0 });
+    }
+
+    fn deadline(&self, now: Nanos) -> Option<Nanos> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        self.unsynced_since.map(|since| (since + self.shared.settings.flush_interval_nanos).saturating_sub(now))
+    }
+}
+
+impl Commit {
+    /// Whether nothing is under way: nothing gathered, pending or out.
+    pub fn is_idle(&self) -> bool {
+        self.gathered.is_empty() && self.pending.is_empty() && self.in_flight.is_none()
+    }
+
+    fn may_form_group(&self) -> bool {
+        if self.gathered.is_empty() || self.deltas_outstanding >= DELTAS_MAX {
+            return false;
+        }
+        if !self.logging {
+            return true;
+        }
+        if self.log_length() >= LOG_LENGTH_FACTOR_MAX * self.shared.settings.checkpoint_log_bytes
+            && self.checkpoint_requested
+        {
+            return false;
+        }
+        let idle = self.in_flight.is_none();
+        let buffered = self.pending.is_empty() && !self.gathered.iter().any(Gathered::sync);
+        idle || (buffered && self.builder.record_bytes() < GATHERED_BYTES_MAX)
+    }
+
+    /// Gives gathered batches one sequence number and a place in the open log group, as many as fit.
+    fn form_group(&mut self, now: Nanos, outbox: &mut Outbox) {
+        let mut group = Pending {
+            seq: self.next_seq,
+            changes: false,
+            sync: false,
+            position: self.position,
+            directory: self.planned.clone(),
+            batches: Vec::new(),
+            resolutions: Vec::new(),
+            checkpoint_syncs: Vec::new(),
+        };
+        while let Some(next) = self.gathered.pop_front() {
+            if let Gathered::Batch(batch) = &next
+                && batch.tip_epoch < self.tip_epoch(batch.shard)
+            {
+                let cause = self.shortage();
+                self.refuse(next, &cause, outbox);
+                continue;
+            }
+            match self.has_place(record_bytes(&next)) {
+                Place::Here => {}
+                Place::Later => {
+                    self.gathered.push_front(next);
+                    break;
+                }
+                Place::Never(error) => {
+                    self.drop_tip(&next, &error, outbox);
+                    self.refuse(next, &error, outbox);
+                    continue;
+                }
+            }
+            group.sync |= next.sync() && self.logging;
+            self.join(next, &mut group);
+        }
+        if group.batches.is_empty() && group.resolutions.is_empty() && group.checkpoint_syncs.is_empty() {
+            return;
+        }
+        if group.changes {
+            self.next_seq = self.next_seq.next();
+            if self.logging && self.unsynced_since.is_none() {
+                self.unsynced_since = Some(now);
+            }
+        } else {
+            // Nothing new to see or to log; what waits for durability waits for the group before.
+            group.seq = Seq(self.next_seq.0 - 1);
+        }
+        group.directory = self.planned.clone();
+        self.pending.push_back(group);
+    }
+
+    /// Appends the records and applies the roots of one gathered item.
+    fn join(&mut self, item: Gathered, group: &mut Pending) {
+        match item {
+            Gathered::Batch(mut batch) => {
+                group.changes |= !batch.roots.is_empty()
+                    || !batch.records.is_empty()
+                    || !batch.retired.is_empty()
+                    || !batch.trees_dropped.is_empty()
+                    || !batch.trees_forgotten.is_empty();
+                if self.logging && !batch.records.is_empty() {
+                    self.builder.append_batch(group.seq, batch.shard, batch.stamp, &batch.records);
+                }
+                // The records are in the log's buffer now.
+                batch.records = Vec::new();
+                self.plan(|planned| planned.with_roots(&batch.roots));
+                for tree in &batch.trees_dropped {
+                    self.hide_tree(*tree);
+                }
+                for tree in &batch.trees_forgotten {
+                    self.plan(|planned| planned.without_tree(*tree));
+                }
+                group.resolutions.append(&mut batch.resolutions);
+                group.batches.push(batch);
+            }
+            Gathered::CreateTree { name, must_be_new, reply } => {
+                let present = self.planned.by_name(&name).is_some();
+                let result = if present && must_be_new { Err(Error::TreeExists { name: name.clone() }) } else { Ok(Outcome::Done) };
+                if !present {
+                    let id = self.next_tree;
+                    group.changes = true;
+                    if self.logging {
+                        let mut records = Vec::new();
+                        RecordWriter(&mut records).tree_create(id, &name);
+                        self.builder.append_batch(group.seq, self.owner_of(id), Stamp(0), &records);
+                    }
+                    self.add_tree(id, &name);
+                }
+                group.resolutions.push(Resolution { reply, result });
+            }
+            Gathered::RestoreTree { id, name, reply } => {
+                group.changes = true;
+                self.add_tree(id, &name);
+                group.resolutions.push(Resolution { reply, result: Ok(Outcome::Done) });
+            }
+            Gathered::RestoreDrop { id, reply } => {
+                group.changes = true;
+                self.hide_tree(id);
+                group.resolutions.push(Resolution { reply, result: Ok(Outcome::Done) });
+            }
+            Gathered::Flush { reply } => {
+                group.resolutions.push(Resolution { reply, result: Ok(Outcome::Done) });
+            }
+            Gathered::CheckpointSync { token } => group.checkpoint_syncs.push(token),
+        }
+    }
+
+    fn add_tree(&mut self, id: TreeId, name: &str) {
+        self.next_tree = self.next_tree.max(TreeId(id.0 + 1));
+        let owner = self.owner_of(id);
+        self.plan(|planned| planned.with_tree(TreeState::new(id, name, Root::default(), owner)));
+    }
+
+    fn owner_of(&self, tree: TreeId) -> ShardId {
+        // At most 256 shards.
+        ShardId((tree.0 as usize % self.shared.settings.shards) as u16)
+    }
+
+    /// Changes the directory. A contradiction there means that a shard and this actor disagree about what trees
+    /// there are: stop before it reaches the disk.
+    fn plan(&mut self, change: impl FnOnce(&Directory) -> Result<Directory, CatalogError>) {
+        match change(&self.planned) {
+            Ok(planned) => self.planned = planned,
+            Err(error) => self.shared.status.poison(&Arc::new(std::io::Error::other(error))),
+        }
+    }
+
+    /// A dropped tree keeps its roots, under a name that nobody can ask for, until its pages are retired (rule R8).
+    fn hide_tree(&mut self, id: TreeId) {
+        let Some(state) = self.planned.get(id) else { return };
+        let hidden = TreeState {
+            id,
+            name: Arc::from(format!("{DROPPED_PREFIX}{}", id.0)),
+            partitions: Arc::clone(&state.partitions),
+        };
+        self.plan(|planned| planned.without_tree(id)?.with_tree(hidden));
+    }
+
+    fn has_place(&self, record_bytes: usize) -> Place {
+        if !self.logging || record_bytes == 0 {
+            return Place::Here;
+        }
+        if let Some(cause) = &self.checkpoint_failure
+            && self.log_length() >= LOG_LENGTH_FACTOR_MAX * self.shared.settings.checkpoint_log_bytes
+        {
+            return Place::Never(Error::OutOfSpace { what: format!("the log can't be truncated: {cause}") });
+        }
+        // With room for the records that open and close the batch.
+        let record_bytes = self.builder.record_bytes() + record_bytes + 64;
+        let bytes = treering_engine::log::encoded_bytes(record_bytes);
+        let Some(Lsn(start)) = self.layout.place(self.position.lsn, bytes) else {
+            // More than a segment: fits once the open group is sealed, since shards bound their batches.
+            return Place::Later;
+        };
+        if self.segments.is_ready(self.layout.number(Lsn(start))) {
+            return Place::Here;
+        }
+        match &self.segment_shortage {
+            Some(error) if self.builder.is_empty() => Place::Never(error.clone()),
+            _ => Place::Later,
+        }
+    }
+
+    fn tip_epoch(&self, shard: ShardId) -> u64 {
+        self.tip_epochs[usize::from(shard.0)]
+    }
+
+    fn shortage(&self) -> Error {
+        self.segment_shortage.clone().unwrap_or_else(|| Error::OutOfSpace { what: "the log".into() })
+    }
+
+    /// The batch's shard has to go back to what is published.
+    fn drop_tip(&mut self, item: &Gathered, cause: &Error, outbox: &mut Outbox) {
+        if let Gathered::Batch(batch) = item {
+            let epoch = batch.tip_epoch + 1;
+            self.tip_epochs[usize::from(batch.shard.0)] = epoch;
+            let message = ShardMessage::TipsDropped { tip_epoch: epoch, cause: cause.clone() };
+            outbox.shards.push((batch.shard, message));
+        }
+    }
+
+    /// Answers an item with an error and gives its pages back.
+    pub(super) fn refuse(&mut self, item: Gathered, error: &Error, outbox: &mut Outbox) {
+        match item {
+            Gathered::Batch(batch) => {
+                for mut resolution in batch.resolutions {
+                    resolution.result = Err(error.clone());
+                    outbox.resolutions.push(resolution);
+                }
+                let mut extents = batch.extents_unused;
+                extents.extend(batch.created.iter().copied().map(treering_engine::Extent::single));
+                extents.extend(batch.extents_added);
+                outbox.flusher.push(FlusherMessage::Release { extents });
+                outbox.shards.push((batch.shard, ShardMessage::Published { batches: 1 }));
+            }
+            Gathered::CreateTree { reply, .. }
+            | Gathered::RestoreTree { reply, .. }
+            | Gathered::RestoreDrop { reply, .. }
+            | Gathered::Flush { reply } => {
+                outbox.resolutions.push(Resolution { reply, result: Err(error.clone()) });
+            }
+            Gathered::CheckpointSync { token } => {
+                outbox.flusher.push(FlusherMessage::LogSynced { token, result: Err(error.clone()) });
+            }
+        }
+    }
+
+    /// The database is poisoned: nothing more is taken.
+    pub(super) fn refuse_all(&mut self, outbox: &mut Outbox) {
+        let error = match self.shared.status.check_write() {
+            Err(error) => error,
+            Ok(()) => Error::Closed,
+        };
+        while let Some(item) = self.gathered.pop_front() {
+            self.refuse(item, &error, outbox);
+        }
+    }
+}
+
+/// Whether records of a given length can be appended to the open log group.
+enum Place {
+    Here,
+    Later,
+    Never(Error),
+}
+
+fn record_bytes(item: &Gathered) -> usize {
+    match item {
+        Gathered::Batch(Batch { records, .. }) => records.len(),
+        Gathered::CreateTree { name, .. } => name.len() + 16,
+        _ => 0,
+    }
+}

@@ -1,0 +1,157 @@
+//! The one error type of the public interface.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What every fallible call of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong. Each variant names what, where and why; none of them is reported by a
+/// panic. Clones share their sources, since one failed sync answers many waiting writers.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A key of no bytes.
+    #[error("the key is empty; keys have at least one byte")]
+    KeyEmpty,
+    /// A key beyond a quarter of the page size.
+    #[error("the key has {bytes} bytes; the limit for this page size is {limit_bytes}")]
+    KeyTooLarge {
+        /// Length of the refused key.
+        bytes: usize,
+        /// Longest key that this database takes.
+        limit_bytes: usize,
+    },
+    /// A value beyond 1 GiB.
+    #[error("the value has {bytes} bytes; the limit is {limit_bytes}")]
+    ValueTooLarge {
+        /// Length of the refused value.
+        bytes: u64,
+        /// Longest value.
+        limit_bytes: u64,
+    },
+    /// `insert` of a key that is there.
+    #[error("the key exists already")]
+    KeyExists,
+    /// `replace` of a key that is not there.
+    #[error("the key was not found")]
+    KeyNotFound,
+    /// `open_tree` or a handle whose tree was dropped.
+    #[error("there is no tree {name:?}")]
+    TreeNotFound {
+        /// Name (or number) of the tree.
+        name: String,
+    },
+    /// `create_tree` of a name that is taken.
+    #[error("there is a tree {name:?} already")]
+    TreeExists {
+        /// Name of the tree.
+        name: String,
+    },
+    /// A tree name that can't be stored.
+    #[error("the tree name {name:?} can't be used: {reason}")]
+    TreeNameInvalid {
+        /// The refused name.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A batch that doesn't fit the log or the cache; nothing of it was applied.
+    #[error("the batch needs {needed} {unit}, more than the {limit} that one commit may take")]
+    TransactionTooLarge {
+        /// What it would have taken.
+        needed: u64,
+        /// What one commit may take.
+        limit: u64,
+        /// What is counted: bytes of log or pages.
+        unit: &'static str,
+    },
+    /// A batch over trees of different shards.
+    #[error("the trees of this batch live on different shards; open the database with one shard")]
+    CrossShard,
+    /// A shipped closure panicked; nothing of its request was applied.
+    #[error("the closure passed to update panicked; its key is unchanged")]
+    ClosurePanicked,
+    /// Another process, or another handle of this one, has the directory open.
+    #[error("{path:?} is open already, here or in another process")]
+    AlreadyOpen {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds something, but no Treering database.
+    #[error("{path:?} is not a Treering database: {reason}")]
+    NotADatabase {
+        /// The directory.
+        path: PathBuf,
+        /// What was found instead.
+        reason: String,
+    },
+    /// Written by a newer release, or an older one that is no longer read.
+    #[error("the database has format {found}, this release reads {supported}")]
+    UnsupportedFormat {
+        /// Format number in the superblock.
+        found: u32,
+        /// Format number of this release.
+        supported: u32,
+    },
+    /// Options that contradict each other or the database's own.
+    #[error("option {option}: {reason}")]
+    InvalidOption {
+        /// Name of the option.
+        option: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Bytes on disk are not what was written.
+    #[error("{file} is corrupt at byte {offset} (page {page:?}): {reason}")]
+    Corrupt {
+        /// File name inside the database directory.
+        file: String,
+        /// Byte offset in that file.
+        offset: u64,
+        /// Page id, where a page of the data file is meant.
+        page: Option<u32>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The device, the file size limit, or the memory of an in-memory database is used up. Nothing changed.
+    #[error("out of space: {what}; nothing was changed")]
+    OutOfSpace {
+        /// What could not be had.
+        what: String,
+    },
+    /// A write to the log or to a superblock failed earlier. Reads go on; writes need the database reopened.
+    #[error("writes are refused since an earlier failure ({cause}); reopen the database")]
+    Poisoned {
+        /// The failure that poisoned the database.
+        cause: Arc<io::Error>,
+    },
+    /// The write was on its way to the log when that failed: it may or may not be there after reopening.
+    #[error("the outcome of this write is unknown: {cause}")]
+    OutcomeUnknown {
+        /// The failure.
+        cause: Arc<io::Error>,
+    },
+    /// The database was closed.
+    #[error("the database is closed")]
+    Closed,
+    /// Reading or writing a file failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was attempted, and on which file.
+        what: String,
+        /// The system's answer.
+        source: Arc<io::Error>,
+    },
+}
+
+impl Error {
+    /// Wraps a system error with what was attempted.
+    pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Error {
+        if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::FileTooLarge {
+            return Error::OutOfSpace { what: format!("{}: {source}", what.into()) };
+        }
+        Error::Io { what: what.into(), source: Arc::new(source) }
+    }
+}

@@ -1,0 +1,164 @@
+//! Eviction: the clock that keeps frames free.
+
+use treering_engine::memory::{Class, FrameId, Residency};
+use treering_engine::{PageId, page};
+
+use super::state::Flusher;
+use super::{WRITES_MAX, frames_low};
+use crate::actor::Outbox;
+use crate::error::Error;
+use crate::pager::PagerMessage;
+use crate::shard::ShardMessage;
+use crate::shared::{Counter, collect};
+
+/// Share of the table that one step sweeps, so that a step stays short.
+const SWEEP_SHARE: usize = 16;
+/// Rounds without a frame gained after which an in-memory database counts as full.
+const FRUITLESS_ROUNDS_MAX: u32 = 4 * SWEEP_SHARE as u32;
+
+impl Flusher {
+    /// Whether frames are short: below the mark, or somebody waits.
+    fn frames_short(&self) -> bool {
+        let memory = &self.shared.memory;
+        let free = memory.available_frames(Class::Worker);
+        free < frames_low(memory.frames()) || self.somebody_starves()
+    }
+
+    pub(super) fn somebody_starves(&self) -> bool {
+        self.pager_waits || !self.starving_shards.is_empty()
+    }
+
+    /// One step of the clock, if frames are short; tells those who wait when some are free.
+    pub(super) fn evict(&mut self, outbox: &mut Outbox) {
+        if !self.frames_short() {
+            self.fruitless_rounds = 0;
+            return self.tell_freed(outbox);
+        }
+        collect(&self.shared.memory);
+        let memory = &self.shared.memory;
+        // What is in limbo or being written comes back without further ado.
+        let target = 2 * frames_low(memory.frames());
+        let coming = memory.free_frames() + memory.limbo_frames() + self.evicting.len();
+        if !self.shared.settings.in_memory && coming < target.min(memory.frames() / 2) + WRITES_MAX {
+            self.sweep(target, outbox);
+            collect(&self.shared.memory);
+        }
+        self.tell_freed(outbox);
+        if self.somebody_starves() {
+            self.fruitless_rounds += 1;
+            if self.shared.settings.in_memory
+                && self.fruitless_rounds > FRUITLESS_ROUNDS_MAX
+                && self.shared.memory.limbo_frames() == 0
+            {
+                let what = format!("all {} pages of the in-memory database are in use", memory_pages(self));
+                self.tell_exhausted(&Error::OutOfSpace { what }, outbox);
+            }
+        }
+    }
+
+    fn sweep(&mut self, target: usize, outbox: &mut Outbox) {
+        let memory = &self.shared.memory;
+        let steps = (memory.sweep_steps() / SWEEP_SHARE).max(1);
+        let mut cold = Vec::new();
+        let mut released = Vec::new();
+        for _ in 0..2 * SWEEP_SHARE {
+            self.hand = memory.sweep(self.hand, steps, &mut cold);
+            for frame in cold.drain(..) {
+                if memory.finish_evict(frame) {
+                    released.push(frame);
+                    continue;
+                }
+                if self.evicting.len() >= WRITES_MAX || memory.is_written(frame) || memory.is_writing(frame) {
+                    continue;
+                }
+                let Some(id) = memory.page_of(frame) else { continue };
+                // Pages of open and unpublished batches are left alone, those of checkpoints in progress too:
+                // they are being written anyway.
+                if self.published.contains(id)
+                    && memory.holds(frame) == 0
+                    && matches!(memory.state(id), Residency::Resident(at) | Residency::Evicting(at) if at == frame)
+                    && self.children_written(frame)
+                {
+                    memory.set_writing(frame);
+                    self.evicting.insert(frame);
+                    outbox.pager.push(PagerMessage::WritePage { id, frame });
+                }
+            }
+            if released.len() + self.evicting.len() + memory.free_frames() >= target {
+                break;
+            }
+        }
+        self.shared.counters.add(Counter::Evictions, released.len() as u64);
+        self.release_frames(released);
+    }
+
+    /// Whether everything below a published node is on disk (rule R2).
+    fn children_written(&self, frame: FrameId) -> bool {
+        let memory = &self.shared.memory;
+        // SAFETY: the frame holds a published page (checked by the caller), which is frozen; only this actor evicts
+        // or frees frames of such pages, so it stays what it is during this call.
+        let bytes =
+            unsafe { std::slice::from_raw_parts(memory.frame_ptr(frame), memory.page_bytes()) };
+        page::children(bytes).all(|child| match memory.state(child.id) {
+            Residency::Absent | Residency::Loading(_) => true,
+            Residency::Resident(frame) | Residency::Evicting(frame) => memory.is_written(frame),
+        })
+    }
+
+    /// A page that was to be evicted is on disk, or could not be written.
+    pub(super) fn eviction_written(
+        &mut self,
+        id: PageId,
+        frame: FrameId,
+        result: std::io::Result<()>,
+        outbox: &mut Outbox,
+    ) {
+        self.evicting.remove(&frame);
+        let memory = &self.shared.memory;
+        match result {
+            Ok(()) => {
+                memory.set_written(frame);
+                self.dirty_pages = self.dirty_pages.saturating_sub(1);
+                self.shared.counters.add(Counter::BackgroundFlushes, 1);
+                if memory.finish_evict(frame) {
+                    self.shared.counters.add(Counter::Evictions, 1);
+                    self.release_frames(vec![frame]);
+                }
+            }
+            Err(error) => {
+                memory.clear_writing(frame);
+                let error = Error::io(format!("writing page {} for eviction", id.0), error);
+                tracing::warn!(%error, "a page could not be written");
+                self.tell_exhausted(&error, outbox);
+            }
+        }
+    }
+
+    fn tell_freed(&mut self, outbox: &mut Outbox) {
+        if !self.somebody_starves() {
+            return;
+        }
+        let memory = &self.shared.memory;
+        if memory.available_frames(Class::Worker) >= (frames_low(memory.frames()) / 2).max(1) {
+            self.fruitless_rounds = 0;
+            for shard in std::mem::take(&mut self.starving_shards) {
+                outbox.shards.push((shard, ShardMessage::FramesFreed));
+            }
+        }
+        if self.pager_waits && memory.available_frames(Class::Reader) > 0 {
+            self.pager_waits = false;
+            outbox.pager.push(PagerMessage::FramesFreed);
+        }
+    }
+
+    fn tell_exhausted(&mut self, error: &Error, outbox: &mut Outbox) {
+        for shard in std::mem::take(&mut self.starving_shards) {
+            outbox.shards.push((shard, ShardMessage::FramesExhausted { cause: error.clone() }));
+        }
+        self.fruitless_rounds = 0;
+    }
+}
+
+fn memory_pages(flusher: &Flusher) -> usize {
+    flusher.shared.memory.frames()
+}

@@ -1,0 +1,66 @@
+//! What the flusher is told.
+
+use std::io;
+use std::sync::Arc;
+
+use treering_engine::log::{LogPosition, SegmentJob};
+use treering_engine::memory::FrameId;
+use treering_engine::{Extent, PageId, Retired, ShardId, Stamp};
+use treering_io::AlignedBuffer;
+
+use crate::error::Result;
+use crate::shared::Version;
+use crate::ticket::Reply;
+
+/// What one batch of a published group did to pages.
+#[derive(Debug)]
+pub(crate) struct PublishedPages {
+    pub created: Vec<PageId>,
+    pub retired: Vec<Retired>,
+    pub extents_added: Vec<Extent>,
+    pub extents_unused: Vec<Extent>,
+    pub stamp: Stamp,
+}
+
+/// Everything that arrives at the flusher.
+pub(crate) enum FlusherMessage {
+    /// From the commit actor: this version is the current one now.
+    Published { version: Arc<Version>, pages: Vec<PublishedPages> },
+    /// Ids that were handed out and didn't get into any version.
+    Release { extents: Vec<Extent> },
+    /// From a shard: send ids.
+    ChunkRequest { shard: ShardId, pages: u32 },
+    /// From a client: extents for a blob.
+    ExtentRequest { pages: u32, reply: oneshot::Sender<Result<Vec<Extent>>> },
+    /// From a shard, or from the pager (`None`): frames are short; tell when there are some.
+    Pressure { shard: Option<ShardId> },
+    /// From the pager.
+    PageWritten { id: PageId, frame: FrameId, result: io::Result<()> },
+    /// From the pager: a transfer with this token has ended.
+    Transferred { token: u64, result: io::Result<()>, buffer: Option<AlignedBuffer> },
+    /// From the commit actor: the log is durable up to here.
+    LogSynced { token: u64, result: Result<LogPosition> },
+    /// Write a checkpoint of the current version, or of a later one.
+    Checkpoint { reply: Reply },
+    /// Write a last checkpoint that says that nothing follows it.
+    Close { reply: Reply },
+    /// From the runtime: the data file has this many pages now.
+    Grown { result: io::Result<u32> },
+    /// Recovery: the log names these extents of blobs; nothing else may be put there (rule R18).
+    Reserve { extents: Vec<Extent>, reply: oneshot::Sender<Result<()>> },
+    /// Recovery is over: checkpoints may begin, and what was reserved and not used is free.
+    GoLive,
+    /// From the runtime: the data file was cut.
+    Truncated { result: io::Result<()> },
+}
+
+/// Slow work on files, done by the flusher's thread.
+#[derive(Debug)]
+pub(crate) enum FileTask {
+    /// Make, recycle or remove a log segment; the commit actor is told.
+    Segment(SegmentJob),
+    /// Make the data file this many pages long, durably.
+    Grow { pages: u32 },
+    /// Cut the data file after this many pages.
+    Truncate { pages: u32 },
+}

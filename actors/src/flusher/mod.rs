@@ -1,0 +1,45 @@
+//! The flusher: the only one that evicts frames, runs checkpoints and owns the space map.
+//!
+//! # Job
+//! - *Space* (`space.rs`): notes what every published group created and retired, in publication order; files retired
+//!   pages by version and frees them when the last version that reaches them dies (rules R3, R4, R8); hands
+//!   chunks of page ids to the shards, grows the file ahead of need.
+//! - *Eviction* (`evict.rs`): keeps frames free. The clock takes pages that were not used since its last round;
+//!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2).
+//! - *Checkpoints* (`checkpoint.rs`): writes a version completely, then the superblock, and only then gives up
+//!   the previous one. Readers and writers never stop.
+//!
+//! # States of a checkpoint
+//! idle → walking → writing → image → data sync → log sync → slot A → its sync → slot B → its sync → idle.
+//! Any failure leads back to idle with nothing freed; a failed superblock poisons (rule R17).
+//!
+//! # Guarantees
+//! - A page is freed only when no live version reaches it, and nothing reads or writes it (rule R5).
+//! - The version of the last durable checkpoint is live, and so is the one being written.
+//! - "Written" is said of an inner node only when everything below is (rule R2): leaves when their write has
+//!   completed, inner nodes of a checkpoint when its whole pass has.
+//!
+//! Absent: the log's contents, the trees' contents (it follows child references only), clocks.
+
+mod checkpoint;
+mod evict;
+mod messages;
+mod page_set;
+mod space;
+mod state;
+mod step;
+
+pub(crate) use messages::{FileTask, FlusherMessage, PublishedPages};
+pub(crate) use state::{Flusher, FlusherStart};
+
+/// Most page writes that are under way for eviction, and for a checkpoint.
+const WRITES_MAX: usize = 64;
+/// Nodes that a checkpoint's walk looks at in one step.
+const WALK_NODES: usize = 2048;
+/// Ids kept available ahead of need.
+const IDS_AHEAD: u64 = 4096;
+
+/// Free frames below which eviction begins: enough for the readers and workers of the next moments.
+pub(crate) fn frames_low(frames: usize) -> usize {
+    (frames / 32).clamp(24, 2048)
+}

@@ -1,0 +1,262 @@
+//! Space: what published groups created and retired, what became free, and who gets it.
+
+use treering_engine::memory::Residency;
+use treering_engine::space::SpaceError;
+use treering_engine::{Extent, PageId, Seq};
+
+use super::messages::{FileTask, PublishedPages};
+use super::state::{Flusher, WantsIds};
+use super::IDS_AHEAD;
+use crate::actor::Outbox;
+use crate::error::Error;
+use crate::shard::ShardMessage;
+use crate::shared::{DATA_FILE, with_guard};
+
+/// Least and most bytes by which the data file grows; in between it is a sixteenth of its size.
+const GROWTH_BYTES_MIN: u64 = 2 << 20;
+const GROWTH_BYTES_MAX: u64 = 256 << 20;
+
+impl Flusher {
+    /// Takes note of a published group.
+    pub(super) fn note_published(&mut self, seq: Seq, pages: Vec<PublishedPages>) {
+        let mut freed = Vec::new();
+        for batch in pages {
+            self.next_stamp = self.next_stamp.max(batch.stamp.0 + 1);
+            self.dirty_pages += batch.created.len() as u64;
+            for extent in runs(&batch.created) {
+                extent.ids().for_each(|id| self.published.insert(id));
+                let noted = self.space.mark_reachable(extent);
+                self.check(noted);
+            }
+            for extent in batch.extents_added {
+                if !self.reserved.is_empty() {
+                    self.reserved.retain(|id| !extent.contains(*id));
+                }
+                let noted = self.space.mark_reachable(extent);
+                self.check(noted);
+            }
+            for retired in &batch.retired {
+                let noted = self.space.unmark_reachable(retired.extent);
+                self.check(noted);
+            }
+            self.waiting.retire_all(&batch.retired, seq, &mut freed);
+            freed.extend(batch.extents_unused);
+        }
+        if !self.waiting.publish(seq) {
+            let error = format!("version {} was published out of order", seq.0);
+            self.shared.status.poison(&std::sync::Arc::new(std::io::Error::other(error)));
+        }
+        self.free(freed);
+    }
+
+    /// Takes note of versions that died.
+    pub(super) fn note_deaths(&mut self) {
+        let mut dead = Vec::new();
+        self.shared.dead.take(&mut dead);
+        if dead.is_empty() {
+            return;
+        }
+        dead.sort_unstable();
+        let mut freed = Vec::new();
+        for seq in dead {
+            self.waiting.version_died(seq, &mut freed);
+        }
+        self.free(freed);
+    }
+
+    /// Frees pages that no live version reaches: their frames return through the epoch, their ids at once, except
+    /// where something still reads or writes them (rule R5).
+    pub(super) fn free(&mut self, extents: Vec<Extent>) {
+        if extents.is_empty() {
+            return;
+        }
+        let mut frames = Vec::new();
+        for extent in extents {
+            let mut whole = true;
+            for id in extent.ids() {
+                if !self.leave_memory(id, &mut frames) {
+                    whole = false;
+                    self.dying.push(id);
+                }
+            }
+            if whole {
+                let released = self.space.release(extent);
+                self.check(released);
+            } else {
+                for id in extent.ids().filter(|id| !self.dying.contains(id)).collect::<Vec<_>>() {
+                    let released = self.space.release(Extent::single(id));
+                    self.check(released);
+                }
+            }
+        }
+        self.release_frames(frames);
+    }
+
+    /// Looks again at dead pages that were being read or written.
+    pub(super) fn free_dying(&mut self) {
+        if self.dying.is_empty() {
+            return;
+        }
+        let mut frames = Vec::new();
+        for id in std::mem::take(&mut self.dying) {
+            if self.leave_memory(id, &mut frames) {
+                let released = self.space.release(Extent::single(id));
+                self.check(released);
+            } else {
+                self.dying.push(id);
+            }
+        }
+        self.release_frames(frames);
+    }
+
+    /// Removes a dead page from memory; false if it has to wait for a read or write.
+    fn leave_memory(&mut self, id: PageId, frames: &mut Vec<treering_engine::memory::FrameId>) -> bool {
+        let memory = &self.shared.memory;
+        match memory.state(id) {
+            Residency::Absent => {}
+            Residency::Loading(_) => return false,
+            Residency::Resident(frame) | Residency::Evicting(frame) => {
+                if memory.is_writing(frame) {
+                    return false;
+                }
+                if !memory.is_written(frame) && self.published.contains(id) {
+                    self.dirty_pages = self.dirty_pages.saturating_sub(1);
+                }
+                if let Some(frame) = memory.remove(id) {
+                    frames.push(frame);
+                }
+            }
+        }
+        self.published.remove(id);
+        true
+    }
+
+    pub(super) fn release_frames(&mut self, frames: Vec<treering_engine::memory::FrameId>) {
+        if !frames.is_empty() {
+            let memory = &self.shared.memory;
+            with_guard(memory, |guard| {
+                memory.release_deferred(guard, frames);
+                guard.flush();
+            });
+        }
+    }
+
+    /// Serves those who wait for ids, and grows the file before they run out.
+    pub(super) fn serve_ids(&mut self, outbox: &mut Outbox) {
+        while let Some(wants) = self.wants_ids.pop_front() {
+            let pages = match &wants {
+                WantsIds::Shard { pages, .. } | WantsIds::Client { pages, .. } => *pages,
+            };
+            let extents = match &wants {
+                WantsIds::Shard { .. } => self.space.allocate_chunk(pages),
+                WantsIds::Client { .. } => {
+                    self.space.allocate_contiguous(pages).map_or_else(Vec::new, |extent| vec![extent])
+                }
+            };
+            if extents.is_empty() && self.growth_failure.is_none() {
+                self.wants_ids.push_front(wants);
+                self.grow(u64::from(pages), outbox);
+                return;
+            }
+            let shortage = if extents.is_empty() { self.growth_failure.clone() } else { None };
+            match wants {
+                WantsIds::Shard { shard, .. } => {
+                    outbox.shards.push((shard, ShardMessage::Chunk { extents, shortage }));
+                }
+                WantsIds::Client { reply, .. } => {
+                    let result = shortage.map_or(Ok(extents), Err);
+                    if let Err(returned) = reply.send(result)
+                        && let Ok(extents) = returned.into_inner()
+                    {
+                        // The client went away: nobody else will ever free them.
+                        self.free(extents);
+                    }
+                }
+            }
+        }
+        if self.space.available_pages() < IDS_AHEAD.min(u64::from(self.space.file_pages()) / 8) {
+            self.grow(0, outbox);
+        } else {
+            // There is room again: a later shortage deserves a new attempt.
+            self.growth_failure = None;
+        }
+    }
+
+    /// Asks for a longer file, with room for a run of `pages` at its end.
+    pub(super) fn grow(&mut self, pages: u64, outbox: &mut Outbox) {
+        if self.growing || self.growth_failure.is_some() {
+            return;
+        }
+        let page_bytes = self.shared.settings.page_bytes as u64;
+        let present = u64::from(self.space.file_pages());
+        let step = (present * page_bytes / 16).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
+        let wanted = (present + step.max(pages)).min(u64::from(u32::MAX));
+        if wanted <= present {
+            self.growth_failure =
+                Some(Error::OutOfSpace { what: format!("{DATA_FILE} has the most pages that ids can name") });
+            return;
+        }
+        if self.shared.settings.in_memory {
+            self.space.grow(wanted as u32);
+            return;
+        }
+        self.growing = true;
+        outbox.file_tasks.push(FileTask::Grow { pages: wanted as u32 });
+    }
+
+    /// The file grew, or could not.
+    pub(super) fn grown(&mut self, result: std::io::Result<u32>) {
+        self.growing = false;
+        match result {
+            Ok(pages) => {
+                self.space.grow(pages);
+                self.growth_failure = None;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the data file can't grow");
+                self.growth_failure = Some(Error::io(format!("growing {DATA_FILE}"), error));
+            }
+        }
+    }
+
+    /// Recovery: the log names these extents, so nothing else may be put there (rule R18).
+    pub(super) fn reserve(&mut self, extents: &[Extent]) -> Result<(), Error> {
+        for extent in extents {
+            let end = extent.start.0.saturating_add(extent.pages);
+            if end > self.space.file_pages() {
+                self.space.grow(end);
+            }
+            for id in extent.ids() {
+                // A blob may be named more than once, and the checkpoint may hold it already.
+                if self.space.is_available(Extent::single(id)) {
+                    self.space.reserve(Extent::single(id)).map_err(|error| Error::Corrupt {
+                        file: DATA_FILE.into(),
+                        offset: u64::from(id.0) * self.shared.settings.page_bytes as u64,
+                        page: Some(id.0),
+                        reason: error.to_string(),
+                    })?;
+                    self.reserved.insert(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A contradiction in the space map means that two owners claim one page: stop writing before they meet.
+    pub(super) fn check(&self, result: Result<(), SpaceError>) {
+        if let Err(error) = result {
+            self.shared.status.poison(&std::sync::Arc::new(std::io::Error::other(error)));
+        }
+    }
+}
+
+/// Joins ids that follow each other, ascending or descending as they were given out.
+fn runs(ids: &[PageId]) -> impl Iterator<Item = Extent> + '_ {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let first = *ids.get(next)?;
+        let length = ids[next..].iter().zip(0..).take_while(|(id, step)| id.0 == first.0 + step).count();
+        next += length;
+        Some(Extent { start: first, pages: length as u32 })
+    })
+}

@@ -1,0 +1,122 @@
+//! What the flusher knows.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use treering_engine::memory::FrameId;
+use treering_engine::space::{SpaceMap, WaitingLists};
+use treering_engine::superblock::Superblock;
+use treering_engine::{Extent, PageId, Seq, ShardId};
+
+use super::checkpoint::Checkpoint;
+use super::page_set::PageSet;
+use crate::error::{Error, Result};
+use crate::shared::{Shared, Version};
+use crate::ticket::Reply;
+
+/// Where the flusher starts from.
+pub(crate) struct FlusherStart {
+    pub space: SpaceMap,
+    /// The newest superblock on disk.
+    pub superblock: Superblock,
+    /// The version that it describes.
+    pub version: Arc<Version>,
+}
+
+/// Somebody who waits for page ids.
+pub(super) enum WantsIds {
+    Shard { shard: ShardId, pages: u32 },
+    Client { pages: u32, reply: oneshot::Sender<Result<Vec<Extent>>> },
+}
+
+/// The state of the flusher.
+pub(crate) struct Flusher {
+    pub(super) shared: Arc<Shared>,
+    // ---- space ----
+    pub(super) space: SpaceMap,
+    pub(super) waiting: WaitingLists,
+    /// Pages of published groups that are not free again: only these may be written or evicted.
+    pub(super) published: PageSet,
+    /// Dead pages that something still reads or writes.
+    pub(super) dying: Vec<PageId>,
+    pub(super) wants_ids: VecDeque<WantsIds>,
+    pub(super) growing: bool,
+    /// Why the file could not grow, if that failed since the last success.
+    pub(super) growth_failure: Option<Error>,
+    /// Changed pages in memory, published and not written.
+    pub(super) dirty_pages: u64,
+    /// Higher than every stamp seen.
+    pub(super) next_stamp: u64,
+    pub(super) deltas_done: usize,
+    /// Pages of blobs that the log names and no replayed record has brought into a tree yet.
+    pub(super) reserved: BTreeSet<PageId>,
+    /// False during recovery: a checkpoint would make it forget the rest of the log.
+    pub(super) live: bool,
+    // ---- eviction ----
+    pub(super) hand: usize,
+    /// Frames whose pages are being written so that they can leave.
+    pub(super) evicting: BTreeSet<FrameId>,
+    pub(super) starving_shards: BTreeSet<ShardId>,
+    pub(super) pager_waits: bool,
+    /// Rounds of the clock since a frame was last gained, while somebody waits.
+    pub(super) fruitless_rounds: u32,
+    // ---- checkpoints ----
+    pub(super) newest: Arc<Version>,
+    /// The version of the last durable checkpoint: live until the next one is durable.
+    pub(super) durable: Arc<Version>,
+    pub(super) superblock: Superblock,
+    pub(super) checkpoint: Checkpoint,
+    /// Who waits for the checkpoint that has not begun yet.
+    pub(super) checkpoint_replies: Vec<Reply>,
+    pub(super) checkpoint_wanted: bool,
+    pub(super) close_wanted: bool,
+    pub(super) next_token: u64,
+}
+
+impl Flusher {
+    /// A flusher that goes on from a checkpoint.
+    pub fn new(shared: Arc<Shared>, start: FlusherStart) -> Flusher {
+        let FlusherStart { space, superblock, version } = start;
+        let mut waiting = WaitingLists::new();
+        let first = waiting.publish(version.seq);
+        debug_assert!(first, "an empty list takes any version");
+        let mut published = PageSet::default();
+        for extent in space.reachable_runs() {
+            extent.ids().for_each(|id| published.insert(id));
+        }
+        let next_stamp = superblock.next_stamp.0;
+        Flusher {
+            shared,
+            space,
+            waiting,
+            published,
+            dying: Vec::new(),
+            wants_ids: VecDeque::new(),
+            growing: false,
+            growth_failure: None,
+            dirty_pages: 0,
+            next_stamp,
+            deltas_done: 0,
+            reserved: BTreeSet::new(),
+            live: false,
+            hand: 0,
+            evicting: BTreeSet::new(),
+            starving_shards: BTreeSet::new(),
+            pager_waits: false,
+            fruitless_rounds: 0,
+            newest: Arc::clone(&version),
+            durable: version,
+            superblock,
+            checkpoint: Checkpoint::idle(),
+            checkpoint_replies: Vec::new(),
+            checkpoint_wanted: false,
+            close_wanted: false,
+            next_token: 0,
+        }
+    }
+
+    /// The oldest version that anybody can still see, for statistics.
+    pub(super) fn oldest_live(&self) -> Option<Seq> {
+        self.waiting.oldest()
+    }
+}

@@ -1,0 +1,89 @@
+//! One step of the flusher.
+
+use std::sync::Arc;
+
+use treering_engine::Extent;
+
+use super::messages::FlusherMessage;
+use super::state::{Flusher, WantsIds};
+use crate::actor::{Actor, Nanos, Outbox};
+use crate::commit::CommitMessage;
+use crate::shared::Counter;
+
+/// How soon the flusher looks again when somebody waits for frames that pinned readers or pending writes hold.
+const RETRY_NANOS: Nanos = 50_000;
+
+impl Actor for Flusher {
+    type Message = FlusherMessage;
+
+    fn handle(&mut self, message: FlusherMessage, now: Nanos, outbox: &mut Outbox) {
+        match message {
+            FlusherMessage::Published { version, pages } => {
+                self.note_published(version.seq, pages);
+                self.newest = Arc::clone(&version);
+                self.deltas_done += 1;
+            }
+            FlusherMessage::Release { extents } => self.free(extents),
+            FlusherMessage::ChunkRequest { shard, pages } => {
+                self.wants_ids.push_back(WantsIds::Shard { shard, pages });
+            }
+            FlusherMessage::ExtentRequest { pages, reply } => {
+                self.wants_ids.push_back(WantsIds::Client { pages, reply });
+            }
+            FlusherMessage::Pressure { shard: Some(shard) } => {
+                self.starving_shards.insert(shard);
+            }
+            FlusherMessage::Pressure { shard: None } => self.pager_waits = true,
+            FlusherMessage::PageWritten { id, frame, result } => self.page_written(id, frame, result, outbox),
+            FlusherMessage::Transferred { token: _, result, buffer: _ } => self.transferred(result, now, outbox),
+            FlusherMessage::LogSynced { token: _, result } => self.log_synced(result, outbox),
+            FlusherMessage::Checkpoint { reply } => {
+                self.checkpoint_wanted = true;
+                self.checkpoint_replies.push(reply);
+            }
+            FlusherMessage::Close { reply } => {
+                self.close_wanted = true;
+                self.checkpoint_replies.push(reply);
+            }
+            FlusherMessage::Grown { result } => self.grown(result),
+            FlusherMessage::Truncated { result } => {
+                if let Err(error) = result {
+                    tracing::warn!(%error, "the data file could not be cut");
+                }
+            }
+            FlusherMessage::GoLive => {
+                self.live = true;
+                let unused = std::mem::take(&mut self.reserved);
+                self.free(unused.into_iter().map(Extent::single).collect());
+            }
+            FlusherMessage::Reserve { extents, reply } => {
+                let _ = reply.send(self.reserve(&extents));
+            }
+        }
+    }
+
+    fn end_batch(&mut self, now: Nanos, outbox: &mut Outbox) {
+        self.free_dying();
+        self.note_deaths();
+        self.run_checkpoint(now, outbox);
+        self.evict(outbox);
+        self.serve_ids(outbox);
+        if self.deltas_done > 0 {
+            outbox.commit.push(CommitMessage::DeltasDone { count: std::mem::take(&mut self.deltas_done) });
+        }
+        let counters = &self.shared.counters;
+        counters.set(Counter::FreePages, self.space.available_pages());
+        counters.set(Counter::WaitingPages, self.waiting.pages_waiting());
+        counters.set(Counter::FilePages, u64::from(self.space.file_pages()));
+        counters.set(Counter::LiveVersions, self.waiting.live_versions() as u64);
+        counters.set(Counter::OldestLiveSeq, self.oldest_live().map_or(0, |seq| seq.0));
+        counters.set(Counter::DirtyPages, self.dirty_pages);
+    }
+
+    fn deadline(&self, _now: Nanos) -> Option<Nanos> {
+        if self.checkpoint_is_walking() {
+            return Some(0);
+        }
+        (self.somebody_starves() || !self.dying.is_empty()).then_some(RETRY_NANOS)
+    }
+}

@@ -1,0 +1,201 @@
+//! How a database is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::client::Db;
+use crate::error::{Error, Result};
+
+/// When a write is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// After an `fdatasync` that covers it: an acknowledged write survives any crash.
+    #[default]
+    Sync,
+    /// As soon as it is visible. A crash of the process or of the machine may take back the writes of at
+    /// most the last `flush_interval`, always the newest ones: what remains is a prefix of what was written.
+    Buffered,
+}
+
+/// Which system interface moves pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum IoBackend {
+    /// io_uring; where the system refuses it, a pool of threads, which is said by `tracing::warn`.
+    #[default]
+    Auto,
+    /// io_uring or an error.
+    Uring,
+    /// A pool of threads that use `pread` and `pwrite`.
+    Blocking,
+}
+
+/// Settings of a database; [`Options::open`] ends the chain.
+///
+/// Everything but the page size may differ from one opening to the next.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) cache_bytes: u64,
+    pub(crate) shards: usize,
+    pub(crate) page_bytes: Option<usize>,
+    pub(crate) durability: Durability,
+    pub(crate) io: IoBackend,
+    pub(crate) checkpoint_log_bytes: u64,
+    pub(crate) log_segment_bytes: u64,
+    pub(crate) flush_interval: Duration,
+    pub(crate) max_dirty_pages: Option<usize>,
+    pub(crate) log: bool,
+}
+
+/// Page size of a database that was created without asking for another.
+pub(crate) const PAGE_BYTES_DEFAULT: usize = 4096;
+/// Fewest frames with which every operation can still run: paths, reserves and a working set.
+pub(crate) const FRAMES_MIN: u64 = 256;
+
+impl Default for Options {
+    fn default() -> Options {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Options {
+            cache_bytes: 256 << 20,
+            shards: cores.saturating_sub(1).max(1),
+            page_bytes: None,
+            durability: Durability::Sync,
+            io: IoBackend::Auto,
+            checkpoint_log_bytes: 256 << 20,
+            log_segment_bytes: 16 << 20,
+            flush_interval: Duration::from_millis(100),
+            max_dirty_pages: None,
+            log: true,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// Hard budget of the frame pool in bytes (default 256 MiB, at least 256 pages).
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: u64) -> Options {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Number of shard workers (default: cores − 1, at least 1).
+    #[must_use]
+    pub fn shards(mut self, count: usize) -> Options {
+        self.shards = count;
+        self
+    }
+
+    /// Bytes of a page: a power of two, 4096 to 65536, fixed when the database is created (default 4096).
+    #[must_use]
+    pub fn page_size(mut self, bytes: usize) -> Options {
+        self.page_bytes = Some(bytes);
+        self
+    }
+
+    /// What writes promise that don't say so themselves.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Options {
+        self.durability = durability;
+        self
+    }
+
+    /// Which system interface moves pages.
+    #[must_use]
+    pub fn io(mut self, backend: IoBackend) -> Options {
+        self.io = backend;
+        self
+    }
+
+    /// Length of log, in bytes, that starts a checkpoint (default 256 MiB). Time to open grows with it.
+    #[must_use]
+    pub fn checkpoint_log_bytes(mut self, bytes: u64) -> Options {
+        self.checkpoint_log_bytes = bytes;
+        self
+    }
+
+    /// Bytes of one log segment (default 16 MiB): a multiple of 4096, fixed when the database is created. No
+    /// batch may be larger.
+    #[must_use]
+    pub fn log_segment_bytes(mut self, bytes: u64) -> Options {
+        self.log_segment_bytes = bytes;
+        self
+    }
+
+    /// Longest time that a `Buffered` write stays unsynced (default 100 ms).
+    #[must_use]
+    pub fn flush_interval(mut self, interval: Duration) -> Options {
+        self.flush_interval = interval;
+        self
+    }
+
+    /// Number of changed pages in memory that starts a checkpoint (default: half of the cache).
+    #[must_use]
+    pub fn max_dirty_pages(mut self, pages: usize) -> Options {
+        self.max_dirty_pages = Some(pages);
+        self
+    }
+
+    /// Switches the log off (`false`): writes are durable at checkpoints only, and `Durability::Sync` waits
+    /// for one.
+    #[must_use]
+    pub fn log(mut self, enabled: bool) -> Options {
+        self.log = enabled;
+        self
+    }
+
+    /// Opens the database in `directory`, creating both if they don't exist.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyOpen`], [`Error::NotADatabase`], [`Error::UnsupportedFormat`], [`Error::Corrupt`],
+    /// [`Error::InvalidOption`], [`Error::OutOfSpace`], [`Error::Io`].
+    pub fn open(self, directory: impl AsRef<Path>) -> Result<Db> {
+        self.validate()?;
+        Db::open_directory(directory.as_ref(), self)
+    }
+
+    /// Opens a database that has no files and ends with its last handle. A full cache is
+    /// [`Error::OutOfSpace`].
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`], or [`Error::OutOfSpace`] when the memory can't be had.
+    pub fn open_in_memory(self) -> Result<Db> {
+        self.validate()?;
+        Db::open_memory(self)
+    }
+
+    fn validate(&self) -> Result<()> {
+        let invalid = |option, reason: String| Err(Error::InvalidOption { option, reason });
+        let page_bytes = self.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
+        if !page_bytes.is_power_of_two() || !(4096..=65536).contains(&page_bytes) {
+            return invalid("page_size", format!("{page_bytes} is not a power of two from 4096 to 65536"));
+        }
+        if self.cache_bytes < FRAMES_MIN * page_bytes as u64 {
+            let least = FRAMES_MIN * page_bytes as u64;
+            return invalid("cache_bytes", format!("{} is less than {least} (256 pages)", self.cache_bytes));
+        }
+        if self.shards == 0 || self.shards > 256 {
+            return invalid("shards", format!("{} is not between 1 and 256", self.shards));
+        }
+        if !self.log_segment_bytes.is_multiple_of(4096) || !(64 << 10..=1 << 30).contains(&self.log_segment_bytes) {
+            return invalid(
+                "log_segment_bytes",
+                format!("{} is not a multiple of 4096 from 64 KiB to 1 GiB", self.log_segment_bytes),
+            );
+        }
+        if self.checkpoint_log_bytes < self.log_segment_bytes {
+            return invalid(
+                "checkpoint_log_bytes",
+                format!("{} is less than one segment ({})", self.checkpoint_log_bytes, self.log_segment_bytes),
+            );
+        }
+        if self.max_dirty_pages == Some(0) {
+            return invalid("max_dirty_pages", "0 would never let a write finish".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! What the pager is asked for.
+
+use std::io;
+
+use treering_engine::memory::FrameId;
+use treering_engine::{PageId, PageRef, ShardId};
+use treering_io::{AlignedBuffer, Completion};
+
+use crate::error::Error;
+
+/// Who waits for a page.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    Shard(ShardId),
+    /// A reader on its own thread. It gets the frame, held once for it.
+    Client(oneshot::Sender<Result<FrameId, Error>>),
+    /// Nobody: read-ahead.
+    Nobody,
+}
+
+/// What to do with a buffer of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TransferKind {
+    Read,
+    Write,
+    /// `fdatasync`: everything that completed before it was sent is durable afterwards.
+    Sync,
+}
+
+/// Who is told about the end of a transfer.
+#[derive(Debug)]
+pub(crate) enum TransferReply {
+    Flusher { token: u64 },
+    Client(oneshot::Sender<(io::Result<()>, Option<AlignedBuffer>)>),
+}
+
+/// A read, write or sync of the data file with a buffer that is not a frame.
+#[derive(Debug)]
+pub(crate) struct Transfer {
+    pub kind: TransferKind,
+    /// Byte position in the data file.
+    pub offset: u64,
+    /// Moved with the request and back with the reply; none for a sync.
+    pub buffer: Option<AlignedBuffer>,
+    pub reply: TransferReply,
+}
+
+/// Everything that arrives at the pager.
+#[derive(Debug)]
+pub(crate) enum PagerMessage {
+    Fetch { reference: PageRef, waiter: Waiter },
+    /// From the flusher: write this frozen page. The frame stays put until the flusher is told.
+    WritePage { id: PageId, frame: FrameId },
+    Transfer(Transfer),
+    /// From the device.
+    Completed(Completion),
+    /// From the flusher: frames became free.
+    FramesFreed,
+}

@@ -1,0 +1,29 @@
+//! The pager: the only one that reads and writes the data file.
+//!
+//! # Job
+//! - [`PagerMessage::Fetch`]: bring a page into memory. Concurrent misses of one page share one read. What comes
+//!   from disk is believed only after its checksum, id, birth and kind were verified (rule R6).
+//! - [`PagerMessage::WritePage`]: write a frozen page from its frame, for the flusher.
+//! - [`PagerMessage::Transfer`]: reads, writes and syncs with buffers of their own: superblocks, checkpoint
+//!   images, blobs.
+//!
+//! # States of a page, as the residency table shows them
+//! absent → (`begin_read`) loading → (`finish_read`) resident, or absent again if the read failed.
+//! The pager is the only one that makes a page loading, so no page ever has two frames (rule R5).
+//!
+//! # Guarantees
+//! - A page that was fetched is held once for each waiter until the waiter gives the hold back (rule R10).
+//! - At most [`IN_FLIGHT_MAX`] operations are with the device; reads of waiting readers go first.
+//! - Every request is answered exactly once, also when the device fails.
+//!
+//! Absent: eviction (the flusher's), retries, knowledge of trees and versions.
+
+mod messages;
+mod state;
+mod step;
+
+pub(crate) use messages::{PagerMessage, Transfer, TransferKind, TransferReply, Waiter};
+pub(crate) use state::Pager;
+
+/// Most operations that are with the device at a time.
+pub(crate) const IN_FLIGHT_MAX: usize = 128;

@@ -1,0 +1,62 @@
+//! What the pager knows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use treering_engine::memory::FrameId;
+use treering_engine::{PageId, PageRef};
+use treering_io::{File, Operation};
+
+use super::messages::{TransferReply, Waiter};
+use crate::shared::Shared;
+
+/// A read under way.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub reference: PageRef,
+    pub frame: FrameId,
+    pub waiters: Vec<Waiter>,
+}
+
+/// What an operation that is with the device is for.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    Read(PageId),
+    WritePage { id: PageId, frame: FrameId },
+    Transfer(TransferReply),
+}
+
+/// The state of the pager.
+pub(crate) struct Pager {
+    pub(super) shared: Arc<Shared>,
+    pub(super) file: Arc<dyn File>,
+    /// Reads by page; what the residency table calls loading.
+    pub(super) reading: BTreeMap<PageId, Reading>,
+    /// Operations that are with the device, by token.
+    pub(super) in_flight: BTreeMap<u64, Purpose>,
+    pub(super) next_token: u64,
+    /// Operations that wait for a place with the device. Bounded by what readers, workers and the flusher may
+    /// have under way.
+    pub(super) queued_reads: VecDeque<(Operation, Purpose)>,
+    pub(super) queued_writes: VecDeque<(Operation, Purpose)>,
+    /// Fetches that wait for a frame.
+    pub(super) starved: VecDeque<(PageRef, Waiter)>,
+    pub(super) pressure_sent: bool,
+}
+
+impl Pager {
+    /// A pager of this data file.
+    pub fn new(shared: Arc<Shared>, file: Arc<dyn File>) -> Pager {
+        Pager {
+            shared,
+            file,
+            reading: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            next_token: 1,
+            queued_reads: VecDeque::new(),
+            queued_writes: VecDeque::new(),
+            starved: VecDeque::new(),
+            pressure_sent: false,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A new database: written under another name, and renamed when it is whole.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+
+use treering_engine::catalog::Directory as Catalog;
+use treering_engine::image::ImageEncoder;
+use treering_engine::log::{LogPosition, SegmentHeader, SegmentLayout};
+use treering_engine::log::segment::{segment_file_name, segment_file_number};
+use treering_engine::space::SpaceMap;
+use treering_engine::superblock::Superblock;
+use treering_engine::{BLOCK_BYTES, Extent, PageId, Seq, Stamp, TreeId};
+use treering_io::{AlignedBuffer, Directory, File, OpenMode};
+
+use super::load::write_superblocks;
+use crate::error::{Error, Result};
+use crate::options::{Options, PAGE_BYTES_DEFAULT};
+use crate::shared::DATA_FILE;
+
+/// Name of the data file until it is complete.
+const UNFINISHED_FILE: &str = "data.new";
+/// Name of the lock file.
+const LOCK_FILE: &str = "lock";
+/// Pages of a new data file.
+const FILE_PAGES: u32 = 256;
+
+/// Refuses directories that hold anything but what an interrupted creation leaves.
+pub(super) fn check_empty(path: &Path, names: &[String]) -> Result<()> {
+    let foreign = names.iter().find(|name| {
+        *name != LOCK_FILE && *name != UNFINISHED_FILE && segment_file_number(name).is_none()
+    });
+    if let Some(name) = foreign {
+        let reason = format!("it has no file {DATA_FILE:?}, but {name:?}");
+        return Err(Error::NotADatabase { path: path.into(), reason });
+    }
+    let segment = names.iter().find(|name| segment_file_number(name).is_some());
+    if let Some(name) = segment
+        && !names.iter().any(|name| name == UNFINISHED_FILE)
+    {
+        let reason = format!("the file {DATA_FILE:?} is missing beside {name:?}");
+        return Err(Error::NotADatabase { path: path.into(), reason });
+    }
+    Ok(())
+}
+
+/// Creates the files of an empty database.
+pub(super) fn create(directory: &dyn Directory, options: &Options) -> Result<()> {
+    let failed = |error| Error::io("creating the database", error);
+    let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
+    let mut superblock = initial_superblock(page_bytes as u32, options.log_segment_bytes, random_id());
+    match directory.remove(UNFINISHED_FILE) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let file = directory.open(UNFINISHED_FILE, OpenMode::CreateNew).map_err(failed)?;
+    file.grow(u64::from(FILE_PAGES) * page_bytes as u64).map_err(failed)?;
+    create_segment(directory, &superblock)?;
+    write_image(&*file, &mut superblock)?;
+    write_superblocks(&*file, &superblock)?;
+    directory.rename(UNFINISHED_FILE, DATA_FILE).map_err(failed)?;
+    directory.sync().map_err(failed)
+}
+
+/// The superblock of an empty database, without an image.
+pub(super) fn initial_superblock(page_bytes: u32, segment_bytes: u64, database_id: [u8; 16]) -> Superblock {
+    let first_lsn = SegmentLayout::new(segment_bytes).map(SegmentLayout::first_lsn).unwrap_or_default();
+    let start = LogPosition { lsn: first_lsn, generation: 1, previous_crc: 0 };
+    Superblock {
+        page_bytes,
+        database_id,
+        write_number: 1,
+        checkpoint_seq: Seq(0),
+        log_start: start,
+        log_known: start,
+        next_stamp: Stamp(1),
+        segment_bytes,
+        file_pages: FILE_PAGES,
+        next_tree: TreeId(1),
+        clean: true,
+        image_extents: Vec::new(),
+        image_bytes: 0,
+        image_crc: 0,
+    }
+}
+
+fn create_segment(directory: &dyn Directory, superblock: &Superblock) -> Result<()> {
+    let failed = |error| Error::io("creating the first log segment", error);
+    let name = segment_file_name(0);
+    let segment = match directory.open(&name, OpenMode::CreateNew) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            directory.open(&name, OpenMode::Existing)
+        }
+        other => other,
+    }
+    .map_err(failed)?;
+    segment.prefill(superblock.segment_bytes).map_err(failed)?;
+    let header = SegmentHeader {
+        log_id: superblock.log_id(),
+        number: 0,
+        segment_bytes: superblock.segment_bytes,
+    };
+    segment.write_at(&AlignedBuffer::copy_of(&header.encode()), 0).map_err(failed)?;
+    segment.sync_data().map_err(failed)?;
+    directory.sync().map_err(failed)
+}
+
+/// Writes the image of no trees behind the superblocks.
+fn write_image(file: &dyn File, superblock: &mut Superblock) -> Result<()> {
+    let mut space = SpaceMap::new(superblock.file_pages);
+    space.freeze();
+    let mut image = ImageEncoder::new(Catalog::new(), &space);
+    let bytes = image.encoded_bytes(&space) as usize;
+    let mut buffer = AlignedBuffer::zeroed(bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES);
+    let filled = image.fill(&space, &mut buffer);
+    let Some(summary) = image.summary() else {
+        unreachable!("the buffer is longer than the image")
+    };
+    let written = &buffer[..filled.next_multiple_of(BLOCK_BYTES)];
+    file.write_at(written, u64::from(PageId::FIRST.0) * u64::from(superblock.page_bytes))
+        .map_err(|error| Error::io("writing the first checkpoint image", error))?;
+    let pages = filled.div_ceil(superblock.page_bytes as usize) as u32;
+    superblock.image_extents = vec![Extent { start: PageId::FIRST, pages }];
+    superblock.image_bytes = summary.bytes;
+    superblock.image_crc = summary.crc;
+    Ok(())
+}
+
+/// An id that no other database has: the standard library's per-process random keys, hashed with the time.
+fn random_id() -> [u8; 16] {
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos() as u64);
+    let mut id = [0; 16];
+    for half in id.chunks_exact_mut(8) {
+        let mut hasher = RandomState::new().build_hasher();
+        hasher.write_u64(time);
+        half.copy_from_slice(&hasher.finish().to_le_bytes());
+    }
+    id
+}

@@ -1,0 +1,263 @@
+//! Opening a database: from files (or nothing) to running actors.
+//!
+//! | file | subject |
+//! |---|---|
+//! | [`create`](create) | a new database, complete before it has its name |
+//! | [`load`](load) | superblocks and checkpoint image |
+//! | [`replay`](replay) | the log after the checkpoint, through the shards |
+//!
+//! # Order (rules R16 to R19)
+//! 1. Superblocks, image: the last checkpoint.
+//! 2. The log is read once to find its end, or corruption, and the blobs that it names.
+//! 3. The log's segments are synced; both superblocks get a higher generation, durably: only then may anything be
+//!    appended.
+//! 4. The actors start, with logging off. The extents of the blobs are reserved.
+//! 5. The log is read again, in slices: records are sorted by key (rayon), only the last of each key is applied, by
+//!    the shard that owns it. Creations and drops of trees are barriers between slices.
+//! 6. Logging goes on.
+
+mod create;
+mod load;
+mod replay;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use treering_engine::catalog::Directory as Catalog;
+use treering_engine::log::{LogPosition, SegmentLayout, SegmentSet};
+use treering_engine::memory::Memory;
+use treering_engine::space::SpaceMap;
+use treering_engine::superblock::Superblock;
+use treering_engine::version::VersionCell;
+use treering_engine::{Seq, ShardId, Stamp, TreeId};
+use treering_io::{
+    BackendChoice, Directory, DirectoryLock, File, LockError, MemoryDirectory, OpenMode, OsDirectory,
+    open_device,
+};
+
+use crate::commit::{Commit, CommitMessage, CommitStart};
+use crate::error::{Error, Result};
+use crate::flusher::{Flusher, FlusherMessage, FlusherStart};
+use crate::options::{IoBackend, Options, PAGE_BYTES_DEFAULT};
+use crate::pager::IN_FLIGHT_MAX;
+use crate::runtime::{LogFiles, Runtime, Threads};
+use crate::shard::Shard;
+use crate::shared::{Counter, Counters, DATA_FILE, DeadVersions, GroupSizes, Settings, Shared, Status, Version};
+
+/// Stamps that are left out after a crash: those of batches that were under way and may have been written to pages.
+const STAMPS_SKIPPED: u64 = 1 << 20;
+/// Most record bytes of a batch, whatever a segment could hold: it is kept in memory several times.
+const BATCH_RECORD_BYTES_MAX: usize = 8 << 20;
+
+/// A running database.
+pub(crate) struct Opened {
+    pub runtime: Arc<Runtime>,
+    pub threads: Threads,
+    pub lock: Option<DirectoryLock>,
+}
+
+/// What the actors start from.
+struct Start {
+    catalog: Catalog,
+    space: SpaceMap,
+    superblock: Superblock,
+    layout: SegmentLayout,
+    segments: SegmentSet,
+    position: LogPosition,
+    next_stamp: Stamp,
+    data: Arc<dyn File>,
+    log_files: Option<LogFiles>,
+}
+
+/// Opens or creates the database in a directory of the file system.
+pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
+    let what = |action: &str| format!("{action} {}", path.display());
+    let directory = if path.exists() {
+        if !path.is_dir() {
+            return Err(Error::NotADatabase { path: path.into(), reason: "it is not a directory".into() });
+        }
+        OsDirectory::open(path)
+    } else {
+        OsDirectory::create(path)
+    };
+    let directory: Arc<dyn Directory> = Arc::new(directory.map_err(|error| Error::io(what("opening"), error))?);
+    let lock = directory.lock().map_err(|error| match error {
+        LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
+        LockError::Io(error) => Error::io(what("locking"), error),
+    })?;
+    let names = directory.names().map_err(|error| Error::io(what("listing"), error))?;
+    if !names.iter().any(|name| name == DATA_FILE) {
+        create::check_empty(path, &names)?;
+        create::create(&*directory, options)?;
+    }
+    open_files(&directory, path, options, Some(lock))
+}
+
+fn open_files(
+    directory: &Arc<dyn Directory>,
+    path: &Path,
+    options: &Options,
+    lock: Option<DirectoryLock>,
+) -> Result<Opened> {
+    let data = directory
+        .open(DATA_FILE, OpenMode::Existing)
+        .map_err(|error| Error::io(format!("opening {DATA_FILE}"), error))?;
+    let loaded = load::load(&*data, path, options)?;
+    let log = replay::Log::open(directory, &loaded.superblock)?;
+    let scanned = log.scan(&loaded.superblock)?;
+    let mut superblock = loaded.superblock;
+    log.sync(&superblock, scanned.end.position)?;
+    superblock.write_number += 1;
+    superblock.clean = false;
+    superblock.log_known =
+        LogPosition { generation: scanned.end.position.generation + 1, ..scanned.end.position };
+    load::write_superblocks(&*data, &superblock)?;
+    let layout = log.layout();
+    let position = superblock.log_known;
+    let segments = SegmentSet::new(
+        layout,
+        Commit::segments_ahead(),
+        superblock.log_start.lsn,
+        position.lsn,
+        &log.found(position),
+    );
+    let log_files = LogFiles::new(Arc::clone(directory), superblock.log_id(), superblock.segment_bytes);
+    let next_stamp = Stamp(superblock.next_stamp.0.max(scanned.next_stamp.0) + STAMPS_SKIPPED);
+    let start = Start {
+        catalog: loaded.catalog,
+        space: loaded.space,
+        layout,
+        segments,
+        position,
+        next_stamp,
+        data,
+        log_files: Some(log_files),
+        superblock,
+    };
+    let checkpoint_seq = start.superblock.checkpoint_seq;
+    let log_start = start.superblock.log_start;
+    let backend = match options.io {
+        IoBackend::Auto => BackendChoice::Auto,
+        IoBackend::Uring => BackendChoice::Uring,
+        IoBackend::Blocking => BackendChoice::Blocking,
+    };
+    let opened = run(start, options, backend, false, lock)?;
+    if let Err(error) = replay_log(&opened.runtime, &log, checkpoint_seq, log_start, scanned) {
+        opened.threads.stop(&opened.runtime);
+        return Err(error);
+    }
+    Ok(opened)
+}
+
+fn replay_log(
+    runtime: &Arc<Runtime>,
+    log: &replay::Log,
+    checkpoint_seq: Seq,
+    log_start: LogPosition,
+    scanned: replay::Scanned,
+) -> Result<()> {
+    let last_seq = scanned.end.last_seq.unwrap_or(checkpoint_seq);
+    replay::replay(runtime, log, checkpoint_seq, log_start, scanned)?;
+    runtime.send_commit(CommitMessage::GoLive { last_seq });
+    runtime.send_flusher(FlusherMessage::GoLive);
+    runtime.shared.counters.set(Counter::RecoveryNanos, runtime.now());
+    replay::resume_drops(runtime)
+}
+
+/// Makes a database without files.
+pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
+    let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
+    let superblock = create::initial_superblock(page_bytes as u32, options.log_segment_bytes, [0; 16]);
+    let Some(layout) = superblock.segment_layout() else {
+        unreachable!("the segment size was validated with the options")
+    };
+    let directory = MemoryDirectory::new();
+    let data = directory
+        .open(DATA_FILE, OpenMode::CreateNew)
+        .map_err(|error| Error::io("creating an empty file in memory", error))?;
+    let position = superblock.log_start;
+    let start = Start {
+        catalog: Catalog::new(),
+        space: SpaceMap::new(superblock.file_pages),
+        segments: SegmentSet::new(layout, 0, position.lsn, position.lsn, &std::collections::BTreeMap::new()),
+        layout,
+        position,
+        next_stamp: Stamp(1),
+        data,
+        log_files: None,
+        superblock,
+    };
+    let opened = run(start, options, BackendChoice::Blocking, true, None)?;
+    opened.runtime.send_flusher(FlusherMessage::GoLive);
+    Ok(opened)
+}
+
+/// Starts the actors.
+fn run(
+    start: Start,
+    options: &Options,
+    backend: BackendChoice,
+    in_memory: bool,
+    lock: Option<DirectoryLock>,
+) -> Result<Opened> {
+    let page_bytes = start.superblock.page_bytes as usize;
+    let frames = (options.cache_bytes / page_bytes as u64) as usize;
+    let memory = Memory::new(frames, page_bytes)
+        .map_err(|error| Error::OutOfSpace { what: format!("cache_bytes: {error}") })?;
+    let dead = Arc::new(DeadVersions::default());
+    let version = Arc::new(Version {
+        seq: start.superblock.checkpoint_seq,
+        position: start.position,
+        directory: start.catalog.clone(),
+        dead: Arc::clone(&dead),
+    });
+    let settings = Settings {
+        page_bytes,
+        shards: options.shards,
+        durability: options.durability,
+        in_memory,
+        log: options.log && !in_memory,
+        open_nodes_max: (frames / 4 / options.shards).max(32),
+        dirty_pages_max: options.max_dirty_pages.unwrap_or(frames / 2).max(1),
+        checkpoint_log_bytes: options.checkpoint_log_bytes,
+        batch_record_bytes_max: (start.layout.record_bytes_max() - 4096).min(BATCH_RECORD_BYTES_MAX),
+        flush_interval_nanos: options.flush_interval.as_nanos() as u64,
+    };
+    let shared = Arc::new(Shared {
+        current: VersionCell::new(memory.collector().clone(), Arc::clone(&version)),
+        memory,
+        dead,
+        status: Status::default(),
+        counters: Counters::default(),
+        group_sizes: GroupSizes::new(),
+        settings,
+    });
+    let shards = (0..options.shards)
+        .map(|index| Shard::new(ShardId(index as u16), Arc::clone(&shared), start.next_stamp))
+        .collect();
+    let next_tree = start.catalog.iter().map(|tree| TreeId(tree.id.0 + 1)).max();
+    let commit = Commit::new(
+        Arc::clone(&shared),
+        CommitStart {
+            log_id: start.superblock.log_id(),
+            layout: start.layout,
+            segments: start.segments,
+            position: start.position,
+            log_start: start.superblock.log_start,
+            next_seq: start.superblock.checkpoint_seq.next(),
+            next_tree: next_tree.unwrap_or_default().max(start.superblock.next_tree),
+            directory: start.catalog,
+            logging: false,
+        },
+    );
+    let flusher = Flusher::new(
+        Arc::clone(&shared),
+        FlusherStart { space: start.space, superblock: start.superblock, version },
+    );
+    let device = open_device(backend, IN_FLIGHT_MAX)
+        .map_err(|error| Error::io("setting up the device of the pager", error))?;
+    let runtime = Arc::new(Runtime::new(shared, shards, commit, flusher, start.data, start.log_files));
+    let threads =
+        Threads::start(&runtime, device).map_err(|error| Error::io("starting a thread", error))?;
+    Ok(Opened { runtime, threads, lock })
+}

@@ -1,0 +1,411 @@
+//! Carrying out outboxes, and running actors on the way.
+
+use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use crossbeam_channel::TrySendError;
+use treering_engine::memory::FrameId;
+use treering_engine::{PageRef, ShardId};
+use treering_io::{File, Operation};
+
+use super::files::LogFiles;
+use super::seat::{Seat, Step};
+use super::waiting::{SPINS, YIELDS};
+use crate::actor::{Actor, Nanos, Outbox};
+use crate::commit::{Commit, CommitMessage, LogTask};
+use crate::error::{Error, Result};
+use crate::flusher::{FileTask, Flusher, FlusherMessage};
+use crate::pager::{Pager, PagerMessage, Waiter};
+use crate::shard::{Request, Shard, ShardMessage};
+use crate::shared::{Shared, with_guard};
+
+/// Publications that wait for the flusher before its thread is woken for them: it is in no hurry, and each wake
+/// costs more than taking note of all of them.
+const FLUSHER_LANE_LAZY: usize = 64;
+/// Rounds that a thread which isn't the actor's own runs in a row before it calls that thread.
+const HELP_ROUNDS_MAX: u32 = 2;
+/// Places in the mailboxes.
+const SHARD_REQUESTS: usize = 4096;
+const SHARD_REQUESTS_PER_STEP: usize = 256;
+const PAGER_REQUESTS: usize = 4096;
+const FLUSHER_REQUESTS: usize = 1024;
+const LANE: usize = 1 << 14;
+
+/// Everything that the threads of one database share.
+pub(crate) struct Runtime {
+    pub shared: Arc<Shared>,
+    pub shards: Vec<Seat<Shard>>,
+    pub commit: Seat<Commit>,
+    pub pager: Seat<Pager>,
+    pub flusher: Seat<Flusher>,
+    pub log_files: Option<LogFiles>,
+    pub data: Arc<dyn File>,
+    /// The log task that is out and that nobody has taken up yet.
+    log_task: Mutex<Option<LogTask>>,
+    /// Operations for the pager's device.
+    operations: Mutex<Vec<Operation>>,
+    file_tasks: Mutex<VecDeque<FileTask>>,
+    pub(super) stopping: AtomicBool,
+    started: Instant,
+}
+
+/// Actors that got messages and have to be seen to.
+#[derive(Default)]
+struct Kicks {
+    shards: Vec<ShardId>,
+    commit: bool,
+    pager: bool,
+    flusher: bool,
+}
+
+impl Kicks {
+    fn is_empty(&self) -> bool {
+        self.shards.is_empty() && !self.commit && !self.pager && !self.flusher
+    }
+}
+
+impl Runtime {
+    pub fn new(
+        shared: Arc<Shared>,
+        shards: Vec<Shard>,
+        commit: Commit,
+        flusher: Flusher,
+        data: Arc<dyn File>,
+        log_files: Option<LogFiles>,
+    ) -> Runtime {
+        let pager = Pager::new(Arc::clone(&shared), Arc::clone(&data));
+        Runtime {
+            shared,
+            shards: shards
+                .into_iter()
+                .map(|shard| Seat::new(shard, SHARD_REQUESTS, SHARD_REQUESTS_PER_STEP, LANE))
+                .collect(),
+            commit: Seat::new(commit, FLUSHER_REQUESTS, FLUSHER_REQUESTS, LANE),
+            pager: Seat::new(pager, PAGER_REQUESTS, PAGER_REQUESTS, LANE),
+            flusher: Seat::new(flusher, FLUSHER_REQUESTS, FLUSHER_REQUESTS, LANE),
+            log_files,
+            data,
+            log_task: Mutex::default(),
+            operations: Mutex::default(),
+            file_tasks: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    /// Nanoseconds since the database was opened.
+    pub fn now(&self) -> Nanos {
+        // 584 years of nanoseconds fit.
+        self.started.elapsed().as_nanos() as Nanos
+    }
+
+    fn shard(&self, id: ShardId) -> &Seat<Shard> {
+        &self.shards[usize::from(id.0)]
+    }
+
+    // ---- sending, for clients ----
+
+    /// Leaves a request with a shard and makes sure that somebody runs it soon. `wait`: the caller will wait for
+    /// the answer, and so runs the shard itself if nobody does.
+    pub fn send(&self, shard: ShardId, request: Request, wait: bool) {
+        let seat = self.shard(shard);
+        match seat.request(ShardMessage::Request(request)) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(message)) => {
+                seat.sleeper.wake();
+                seat.request_blocking(message);
+            }
+        }
+        if !wait {
+            seat.sleeper.wake();
+        }
+    }
+
+    /// Leaves a message with the commit actor, on behalf of a client.
+    pub fn send_commit(&self, message: CommitMessage) {
+        self.commit.request_blocking(message);
+        let mut outbox = Outbox::default();
+        self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
+        self.leave_log_task();
+    }
+
+    /// Leaves a message with the flusher, on behalf of a client.
+    pub fn send_flusher(&self, message: FlusherMessage) {
+        self.flusher.request_blocking(message);
+        self.flusher.sleeper.wake();
+    }
+
+    /// Leaves a message with the pager, on behalf of a client.
+    pub fn send_pager(&self, message: PagerMessage) {
+        self.pager.request_blocking(message);
+        self.pager.sleeper.wake();
+    }
+
+    /// Waits for an answer. If nobody runs the shard that has to give it, the caller does, and then the commit
+    /// actor, and then it writes the log: with one client that saves three wakes of 20 to 40 µs.
+    pub fn wait<T>(&self, receiver: oneshot::Receiver<T>, shard: Option<ShardId>) -> Option<T> {
+        if let Ok(answer) = receiver.try_recv() {
+            return Some(answer);
+        }
+        if let Some(shard) = shard {
+            let mut outbox = Outbox::default();
+            self.see_to(Kicks { shards: vec![shard], ..Kicks::default() }, &mut outbox);
+            loop {
+                match receiver.try_recv() {
+                    Ok(answer) => {
+                        // What the last round left behind is not this thread's business any more.
+                        self.leave_log_task();
+                        return Some(answer);
+                    }
+                    Err(oneshot::TryRecvError::Disconnected) => return None,
+                    Err(oneshot::TryRecvError::Empty) => {}
+                }
+                if !self.run_log_task(true) {
+                    break;
+                }
+            }
+        }
+        for round in 0..SPINS + YIELDS {
+            match receiver.try_recv() {
+                Ok(answer) => return Some(answer),
+                Err(oneshot::TryRecvError::Disconnected) => return None,
+                Err(oneshot::TryRecvError::Empty) if round < SPINS => std::hint::spin_loop(),
+                Err(oneshot::TryRecvError::Empty) => std::thread::yield_now(),
+            }
+        }
+        receiver.recv().ok()
+    }
+
+    /// Brings a page into memory and holds it; the caller ends the hold.
+    pub fn fetch(&self, reference: PageRef) -> Result<FrameId> {
+        let (sender, receiver) = oneshot::channel();
+        self.pager.request_blocking(PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) });
+        self.run_pager_inline();
+        self.wait(receiver, None).unwrap_or(Err(Error::Closed))
+    }
+
+    /// Brings several pages into memory at once, each held.
+    pub fn fetch_all(&self, references: &[PageRef]) -> Vec<Result<FrameId>> {
+        let mut receivers = Vec::with_capacity(references.len());
+        for &reference in references {
+            let (sender, receiver) = oneshot::channel();
+            self.pager.request_blocking(PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) });
+            receivers.push(receiver);
+        }
+        self.pager.sleeper.wake();
+        receivers
+            .into_iter()
+            .map(|receiver| self.wait(receiver, None).unwrap_or(Err(Error::Closed)))
+            .collect()
+    }
+
+    /// A single reader that misses while the pager is idle reads the page itself: no thread is woken.
+    fn run_pager_inline(&self) {
+        if !self.pager.sleeper.is_asleep() {
+            self.pager.sleeper.wake();
+            return;
+        }
+        let mut outbox = Outbox::default();
+        let mut operations = Vec::new();
+        let stepped = self.pager.try_step(self.now(), &mut outbox, |outbox| {
+            operations.append(&mut outbox.operations);
+            self.post(outbox);
+        });
+        if stepped.is_none() {
+            self.pager.sleeper.wake();
+            return;
+        }
+        self.finish_step(&mut outbox);
+        if operations.len() > 1 {
+            self.operations().append(&mut operations);
+            self.pager.sleeper.wake();
+            return;
+        }
+        if let Some(operation) = operations.pop() {
+            let completion = operation.complete_blocking();
+            self.pager.tell(PagerMessage::Completed(completion));
+            self.see_to(Kicks { pager: true, ..Kicks::default() }, &mut outbox);
+        }
+    }
+
+    // ---- running actors ----
+
+    /// One step of an actor by its own thread; returns whether it found anything to do, and its deadline.
+    pub(super) fn step_own<A: Actor>(&self, seat: &Seat<A>, outbox: &mut Outbox) -> Option<Step> {
+        let mut kicks = Kicks::default();
+        let step = seat.try_step(self.now(), outbox, |outbox| kicks = self.post(outbox));
+        self.finish_step(outbox);
+        self.see_to(kicks, outbox);
+        self.leave_log_task();
+        step
+    }
+
+    /// Sends the messages of an outbox and leaves its I/O where it is taken up. Called with the sender's seat taken.
+    fn post(&self, outbox: &mut Outbox) -> Kicks {
+        let mut kicks = Kicks::default();
+        for (shard, message) in outbox.shards.drain(..) {
+            self.shard(shard).tell(message);
+            if !kicks.shards.contains(&shard) {
+                kicks.shards.push(shard);
+            }
+        }
+        for message in outbox.commit.drain(..) {
+            self.commit.tell(message);
+            kicks.commit = true;
+        }
+        for message in outbox.pager.drain(..) {
+            self.pager.tell(message);
+            kicks.pager = true;
+        }
+        for message in outbox.flusher.drain(..) {
+            let lazy = matches!(message, FlusherMessage::Published { .. } | FlusherMessage::Release { .. });
+            self.flusher.tell(message);
+            kicks.flusher |= !lazy || self.flusher.lane_length() >= FLUSHER_LANE_LAZY;
+        }
+        if !outbox.operations.is_empty() {
+            self.operations().append(&mut outbox.operations);
+            kicks.pager = true;
+        }
+        for task in outbox.log_tasks.drain(..) {
+            *self.log_task() = Some(task);
+        }
+        if !outbox.file_tasks.is_empty() {
+            self.file_tasks().extend(outbox.file_tasks.drain(..));
+            kicks.flusher = true;
+        }
+        kicks
+    }
+
+    /// Tells those who wait. Called with no seat taken, since waking costs system calls.
+    fn finish_step(&self, outbox: &mut Outbox) {
+        for resolution in outbox.resolutions.drain(..) {
+            resolution.resolve();
+        }
+        for (sender, result) in outbox.fetched.drain(..) {
+            if let Err(returned) = sender.send(result)
+                && let Ok(frame) = returned.into_inner()
+            {
+                // The reader went away: its hold is given back for it.
+                let memory = &self.shared.memory;
+                with_guard(memory, |guard| memory.unhold(frame, guard));
+            }
+        }
+    }
+
+    /// Sees to it that actors which got messages are run: shards and commit actor by this thread, if they are
+    /// idle; pager and flusher by their own threads, since they have devices and files to wait for.
+    fn see_to(&self, kicks: Kicks, outbox: &mut Outbox) {
+        let mut kicks = kicks;
+        while !kicks.is_empty() {
+            let now = std::mem::take(&mut kicks);
+            for shard in now.shards {
+                self.help(self.shard(shard), outbox, &mut kicks);
+            }
+            if now.commit {
+                self.help(&self.commit, outbox, &mut kicks);
+            }
+            if now.flusher {
+                self.flusher.sleeper.wake();
+            }
+            if now.pager {
+                if self.pager.sleeper.is_asleep() && self.operations().is_empty() {
+                    self.help(&self.pager, outbox, &mut kicks);
+                }
+                if !self.operations().is_empty() || self.pager.has_work(true) {
+                    self.pager.sleeper.wake();
+                    kicks.pager = false;
+                }
+            }
+        }
+    }
+
+    /// Calls the commit actor's thread if a log task is out: for those who don't wait for an answer, and so don't
+    /// write the log themselves.
+    fn leave_log_task(&self) {
+        if self.log_task().is_some() {
+            self.commit.sleeper.wake();
+        }
+    }
+
+    /// Runs an actor's step, again if messages came in meanwhile; then calls its own thread.
+    fn help<A: Actor>(&self, seat: &Seat<A>, outbox: &mut Outbox, kicks: &mut Kicks) {
+        for _ in 0..HELP_ROUNDS_MAX {
+            let now = self.now();
+            let step = seat.try_step(now, outbox, |outbox| {
+                let posted = self.post(outbox);
+                for shard in posted.shards {
+                    if !kicks.shards.contains(&shard) {
+                        kicks.shards.push(shard);
+                    }
+                }
+                kicks.commit |= posted.commit;
+                kicks.pager |= posted.pager;
+                kicks.flusher |= posted.flusher;
+            });
+            self.finish_step(outbox);
+            // Whoever has the seat will look at the mailboxes again.
+            let Some(step) = step else { return };
+            seat.leave_deadline();
+            if !seat.more(step) {
+                return;
+            }
+        }
+        seat.sleeper.wake();
+    }
+
+    // ---- the log ----
+
+    /// Takes up the log task that is out, if there is one, and carries it out in this thread. A thread that isn't
+    /// the commit actor's own (`inline`) only does so while that one sleeps.
+    pub(super) fn run_log_task(&self, inline: bool) -> bool {
+        if inline && !self.commit.sleeper.is_asleep() {
+            return false;
+        }
+        let Some(task) = self.log_task().take() else { return false };
+        let result = match &self.log_files {
+            Some(files) => files.execute(&task),
+            None => Ok(()),
+        };
+        let buffer = task.write.map(|write| write.buffer);
+        self.commit.tell(CommitMessage::LogDone { result, buffer });
+        let mut outbox = Outbox::default();
+        self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
+        true
+    }
+
+    pub(super) fn log_task(&self) -> MutexGuard<'_, Option<LogTask>> {
+        self.log_task.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn operations(&self) -> MutexGuard<'_, Vec<Operation>> {
+        self.operations.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(super) fn file_tasks(&self) -> MutexGuard<'_, VecDeque<FileTask>> {
+        self.file_tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Carries out slow work on files, in the flusher's thread.
+    pub(super) fn run_file_task(&self, task: FileTask) {
+        let page_bytes = self.shared.settings.page_bytes as u64;
+        match task {
+            FileTask::Segment(job) => {
+                let result = self.log_files.as_ref().map_or(Ok(()), |files| files.prepare(job));
+                self.commit.tell(CommitMessage::SegmentDone { result });
+                let mut outbox = Outbox::default();
+                self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
+                self.leave_log_task();
+            }
+            FileTask::Grow { pages } => {
+                let result = self.data.grow(u64::from(pages) * page_bytes).map(|()| pages);
+                self.flusher.tell(FlusherMessage::Grown { result });
+            }
+            FileTask::Truncate { pages } => {
+                let result = self.data.truncate(u64::from(pages) * page_bytes);
+                self.flusher.tell(FlusherMessage::Truncated { result });
+            }
+        }
+    }
+}

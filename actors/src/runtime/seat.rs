@@ -1,0 +1,165 @@
+//! One actor and its mailboxes.
+//!
+//! # Protocol
+//! A sender pushes its message, then tries to take the seat ([`Seat::try_step`]) or wakes the actor's thread.
+//! Whoever gives the seat back looks at the mailboxes once more ([`Step::more`]) and goes on if something came
+//! in meanwhile. Between push and attempt, and between giving back and looking, stands a sequentially
+//! consistent fence: so of a sender that found the seat taken and the one that gave it back, at least one
+//! sees the message.
+
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::actor::{Actor, Nanos, Outbox};
+use crate::runtime::waiting::Sleeper;
+
+/// Most messages of the actors' lane that one step takes.
+const LANE_MESSAGES_MAX: usize = 1024;
+
+/// What a step left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    /// Whether the step took a message.
+    pub worked: bool,
+    /// In how many nanoseconds the actor wants to be run again.
+    pub deadline: Option<Nanos>,
+    /// Whether requests of clients may be delivered.
+    accepts: bool,
+}
+
+/// An actor with its mailboxes and the flag of its thread.
+pub(crate) struct Seat<A: Actor> {
+    actor: Mutex<A>,
+    /// From clients: bounded, senders wait.
+    requests: (Sender<A::Message>, Receiver<A::Message>),
+    /// From actors: bounded by what may be under way, senders never wait (rule R14).
+    lane: (Sender<A::Message>, Receiver<A::Message>),
+    requests_per_step: usize,
+    pub sleeper: Sleeper,
+    /// When the actor wants to be run again; written by each step, under the seat's lock.
+    next_deadline: AtomicU64,
+    /// Until when the actor's thread sleeps at the latest, for those who leave it an earlier deadline.
+    sleeps_until: AtomicU64,
+}
+
+impl<A: Actor> Seat<A> {
+    pub fn new(actor: A, requests_max: usize, requests_per_step: usize, lane_max: usize) -> Seat<A> {
+        Seat {
+            actor: Mutex::new(actor),
+            requests: bounded(requests_max),
+            lane: bounded(lane_max),
+            requests_per_step,
+            sleeper: Sleeper::default(),
+            next_deadline: AtomicU64::new(Nanos::MAX),
+            sleeps_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Leaves a client's request; blocks while the mailbox is full. Gives the message back if it can't be
+    /// delivered at once and `blocking` is false.
+    pub fn request(&self, message: A::Message) -> Result<(), TrySendError<A::Message>> {
+        self.requests.0.try_send(message)
+    }
+
+    /// Leaves a client's request, waiting for room.
+    pub fn request_blocking(&self, message: A::Message) {
+        // The receiver lives in the same struct: the channel can't be disconnected.
+        let _ = self.requests.0.send(message);
+    }
+
+    /// Leaves a message of another actor.
+    pub fn tell(&self, message: A::Message) {
+        let mut message = message;
+        loop {
+            match self.lane.0.try_send(message) {
+                Ok(()) | Err(TrySendError::Disconnected(_)) => return,
+                // The bound is above what the protocols can have under way; should it be reached all the same,
+                // waiting here for the receiver to drain is the lesser evil to losing the message.
+                Err(TrySendError::Full(back)) => {
+                    message = back;
+                    self.sleeper.wake();
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+
+    /// Messages of other actors that wait.
+    pub fn lane_length(&self) -> usize {
+        self.lane.1.len()
+    }
+
+    /// Requests of clients that wait.
+    pub fn requests_length(&self) -> usize {
+        self.requests.1.len()
+    }
+
+    /// Whether the mailboxes hold something that a step would take.
+    pub fn has_work(&self, accepts: bool) -> bool {
+        !self.lane.1.is_empty() || (accepts && !self.requests.1.is_empty())
+    }
+
+    /// Runs one step if nobody else is running one. `send` carries out the messages in the outbox before the seat
+    /// is given back, so that messages of successive steps keep their order.
+    pub fn try_step(&self, now: Nanos, outbox: &mut Outbox, send: impl FnOnce(&mut Outbox)) -> Option<Step> {
+        fence(Ordering::SeqCst);
+        let mut actor = match self.actor.try_lock() {
+            Ok(actor) => actor,
+            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        };
+        let mut worked = false;
+        for _ in 0..LANE_MESSAGES_MAX {
+            let Ok(message) = self.lane.1.try_recv() else { break };
+            worked = true;
+            actor.handle(message, now, outbox);
+        }
+        for _ in 0..self.requests_per_step {
+            if !actor.accepts_requests() {
+                break;
+            }
+            let Ok(message) = self.requests.1.try_recv() else { break };
+            worked = true;
+            actor.handle(message, now, outbox);
+        }
+        actor.end_batch(now, outbox);
+        let step = Step { worked, deadline: actor.deadline(now), accepts: actor.accepts_requests() };
+        let next = step.deadline.map_or(Nanos::MAX, |deadline| now.saturating_add(deadline));
+        self.next_deadline.store(next, Ordering::Relaxed);
+        send(outbox);
+        drop(actor);
+        fence(Ordering::SeqCst);
+        Some(step)
+    }
+
+    /// Whether messages came in that the step `step` has not taken: whoever ran it has to see to them.
+    pub fn more(&self, step: Step) -> bool {
+        self.has_work(step.accepts)
+    }
+
+    /// After a step by another thread than the actor's own: sees to it that the actor's thread doesn't sleep
+    /// beyond the deadline that the step has left.
+    pub fn leave_deadline(&self) {
+        if self.next_deadline.load(Ordering::Relaxed) < self.sleeps_until.load(Ordering::Relaxed) {
+            self.sleeper.wake();
+        }
+    }
+
+    /// The actor's thread sleeps until woken, or until the deadline that the last step has left, unless there is
+    /// work.
+    pub fn sleep(&self, now: Nanos, ready: impl Fn() -> bool) {
+        let until = self.next_deadline.load(Ordering::Relaxed);
+        self.sleeps_until.store(until, Ordering::Relaxed);
+        let timeout = (until != Nanos::MAX).then(|| Duration::from_nanos(until.saturating_sub(now)));
+        self.sleeper.sleep(timeout, || ready() || self.next_deadline.load(Ordering::Relaxed) < until);
+        self.sleeps_until.store(0, Ordering::Relaxed);
+    }
+
+    /// The actor itself, for opening, closing and tests. Waits for a step that is being run.
+    pub fn lock(&self) -> MutexGuard<'_, A> {
+        self.actor.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,229 @@
+//! Requests for several keys: they run alone, so that they can be undone as a whole.
+
+use crossbeam_epoch::Guard;
+use treering_engine::TreeId;
+use treering_engine::log::RecordReader;
+use treering_engine::tree::{self, Miss};
+
+use super::apply::{Notes, apply_record, apply_write};
+use super::messages::{Action, Request, ValueKind, WriteChange};
+use super::state::{Exclusive, ExclusiveJob, Shard};
+use super::store::TipStore;
+use crate::actor::Outbox;
+use crate::client::blob_extents;
+use crate::error::Error;
+use crate::options::Durability;
+use crate::pager::{PagerMessage, Waiter};
+use crate::shared::Counter;
+use crate::ticket::{Outcome, Resolution};
+
+/// How one write of an exclusive request went.
+enum Progress {
+    Done,
+    Ended,
+    Missed(Miss),
+    Starved,
+    Failed(Error),
+}
+
+impl Shard {
+    /// Whether an all-or-nothing request is half applied, so that the open batch can't be frozen.
+    pub(super) fn in_atomic_batch(&self) -> bool {
+        self.exclusive.as_ref().is_some_and(|e| matches!(e.job, ExclusiveJob::Batch(_)) && e.next > 0)
+    }
+
+    /// Takes up a request for several keys. The open batch is empty.
+    pub(super) fn begin_exclusive(&mut self, request: Request, guard: &Guard, outbox: &mut Outbox) {
+        let Request { tree, action, durability, reply } = request;
+        self.open.sync |= durability == Durability::Sync;
+        let job = match action {
+            Action::Batch { writes } => ExclusiveJob::Batch(writes),
+            Action::Replay { records } => ExclusiveJob::Replay(records),
+            _ => {
+                self.drop_tree(tree, reply, guard, outbox);
+                return;
+            }
+        };
+        self.exclusive = Some(Exclusive { job, reply, next: 0, waits_for: None, held: Vec::new() });
+    }
+
+    /// Goes on with the exclusive request; true when it has ended.
+    pub(super) fn run_exclusive(&mut self, guard: &Guard, outbox: &mut Outbox) -> bool {
+        let Some(mut exclusive) = self.exclusive.take() else { return true };
+        if exclusive.waits_for.is_some() {
+            self.exclusive = Some(exclusive);
+            return false;
+        }
+        loop {
+            let progress = match &exclusive.job {
+                ExclusiveJob::Batch(writes) => self.run_write(writes, exclusive.next, guard, outbox),
+                ExclusiveJob::Replay(records) => {
+                    self.run_record(records, &mut exclusive.next, guard, outbox)
+                }
+            };
+            match progress {
+                Progress::Done => {
+                    if matches!(exclusive.job, ExclusiveJob::Batch(_)) {
+                        exclusive.next += 1;
+                    }
+                }
+                Progress::Ended => {
+                    self.end_exclusive(exclusive, Ok(Outcome::Done));
+                    return true;
+                }
+                Progress::Failed(error) => {
+                    self.undo_open();
+                    self.release_blobs(&exclusive.job);
+                    self.end_exclusive(exclusive, Err(error));
+                    return true;
+                }
+                Progress::Missed(Miss(reference)) => {
+                    self.shared.counters.add(Counter::Parked, 1);
+                    exclusive.waits_for = Some(reference.id);
+                    outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
+                    self.exclusive = Some(exclusive);
+                    return false;
+                }
+                Progress::Starved => {
+                    self.exclusive = Some(exclusive);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Ends the exclusive request with an error, undoing what it did.
+    pub(super) fn abort_exclusive(&mut self, error: &Error) {
+        if let Some(exclusive) = self.exclusive.take() {
+            self.undo_open();
+            self.release_blobs(&exclusive.job);
+            self.end_exclusive(exclusive, Err(error.clone()));
+        }
+    }
+
+    fn end_exclusive(&mut self, exclusive: Exclusive, result: crate::error::Result<Outcome>) {
+        exclusive.held.iter().for_each(|frame| self.unhold(*frame));
+        self.open.operations += 1;
+        self.open.resolutions.push(Resolution { reply: exclusive.reply, result });
+    }
+
+    /// The blobs of a failed batch are free: those that were applied stand in `extents_unused` already (by
+    /// `undo_open`), so all of them are counted once from the writes.
+    fn release_blobs(&mut self, job: &ExclusiveJob) {
+        let ExclusiveJob::Batch(writes) = job else { return };
+        self.open.extents_unused.clear();
+        for write in writes {
+            if let WriteChange::Put(pair, ValueKind::Blob) = &write.change {
+                let extents = blob_extents(pair.value()).map(|retired| retired.extent);
+                self.open.extents_unused.extend(extents);
+            }
+        }
+    }
+
+    fn run_write(
+        &mut self,
+        writes: &[super::Write],
+        next: usize,
+        guard: &Guard,
+        outbox: &mut Outbox,
+    ) -> Progress {
+        let Some(write) = writes.get(next) else { return Progress::Ended };
+        let settings = &self.shared.settings;
+        if self.open.pages.created.len() >= settings.open_nodes_max {
+            return Progress::Failed(Error::TransactionTooLarge {
+                needed: (self.open.pages.created.len() * writes.len() / next.max(1)) as u64,
+                limit: settings.open_nodes_max as u64,
+                unit: "pages",
+            });
+        }
+        if self.open.records.len() > settings.batch_record_bytes_max {
+            return Progress::Failed(Error::TransactionTooLarge {
+                needed: self.open.records.len() as u64,
+                limit: settings.batch_record_bytes_max as u64,
+                unit: "bytes of log",
+            });
+        }
+        self.run_part(write.tree, guard, outbox, |store, root, notes| {
+            apply_write(store, root, write.tree, &write.change, notes)
+        })
+    }
+
+    fn run_record(
+        &mut self,
+        records: &[u8],
+        offset: &mut usize,
+        guard: &Guard,
+        outbox: &mut Outbox,
+    ) -> Progress {
+        if self.open.pages.created.len() >= self.shared.settings.open_nodes_max {
+            // Replay needs no atomicity of its own: it was atomic when it was written.
+            self.freeze(outbox);
+            if !self.open.is_empty() {
+                return Progress::Starved;
+            }
+        }
+        let mut reader = RecordReader::resume(records, *offset);
+        let record = match reader.next() {
+            None => return Progress::Ended,
+            Some(Ok(record)) => record,
+            Some(Err(defect)) => {
+                return Progress::Failed(Error::Corrupt {
+                    file: "log".into(),
+                    offset: *offset as u64,
+                    page: None,
+                    reason: defect.to_string(),
+                });
+            }
+        };
+        let behind = reader.offset();
+        let Some(tree) = record.tree() else {
+            *offset = behind;
+            return Progress::Done;
+        };
+        let progress = self.run_part(tree, guard, outbox, |store, root, notes| {
+            apply_record(store, root, &record, notes.extents_added)
+        });
+        if matches!(progress, Progress::Done) {
+            *offset = behind;
+        }
+        progress
+    }
+
+    fn run_part(
+        &mut self,
+        tree: TreeId,
+        guard: &Guard,
+        outbox: &mut Outbox,
+        change: impl FnOnce(&mut TipStore<'_>, &mut tree::Root, &mut Notes<'_>) -> Result<(), Miss>,
+    ) -> Progress {
+        if !self.has_tip(tree, guard) {
+            return Progress::Failed(Error::TreeNotFound { name: format!("#{}", tree.0) });
+        }
+        let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
+        if !self.supply_for(tree::reserve_for(height), outbox) {
+            return self.shortage.clone().map_or(Progress::Starved, Progress::Failed);
+        }
+        let Some(tip) = self.tips.get_mut(&tree) else { return Progress::Ended };
+        let mut store = TipStore {
+            memory: &self.shared.memory,
+            guard,
+            supply: &mut self.supply,
+            open: &mut self.open.pages,
+        };
+        let mut notes = Notes {
+            records: &mut self.open.records,
+            extents_added: &mut self.open.extents_added,
+            extents_unused: &mut self.open.extents_unused,
+        };
+        let before = tip.root;
+        match change(&mut store, &mut tip.root, &mut notes) {
+            Err(miss) => Progress::Missed(miss),
+            Ok(()) => {
+                if tip.root != before && !self.touched.contains(&tree) {
+                    self.touched.push(tree);
+                }
+                Progress::Done
+            }
+        }
+    }
+}

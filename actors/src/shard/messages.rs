@@ -1,0 +1,166 @@
+//! What a shard worker is asked for, and what it is told.
+
+use std::fmt;
+
+use treering_engine::memory::FrameId;
+use treering_engine::{Extent, PageRef, TreeId};
+
+use crate::error::Error;
+use crate::options::Durability;
+use crate::ticket::Reply;
+
+/// A key and a value in one allocation.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    bytes: Box<[u8]>,
+    key_bytes: u32,
+}
+
+impl Pair {
+    pub fn new(key: &[u8], value: &[u8]) -> Pair {
+        let mut bytes = Vec::with_capacity(key.len() + value.len());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        // Keys are at most 16 KiB (a quarter of the largest page): the length fits.
+        Pair { bytes: bytes.into_boxed_slice(), key_bytes: key.len() as u32 }
+    }
+
+    pub fn key(&self) -> &[u8] {
+        &self.bytes[..self.key_bytes as usize]
+    }
+
+    pub fn value(&self) -> &[u8] {
+        &self.bytes[self.key_bytes as usize..]
+    }
+}
+
+/// When a write of one key applies at all.
+#[derive(Clone, Debug)]
+pub(crate) enum Condition {
+    /// Always.
+    None,
+    /// The key must be absent.
+    Absent,
+    /// The key must be there.
+    Present,
+}
+
+/// A shipped closure: old value in, new value (or none: delete) out. Runs on the owner's thread; it is called
+/// again only where a blob is involved and another writer came first.
+pub(crate) type UpdateFunction = Box<dyn FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send>;
+
+/// What to do with one key, or several.
+pub(crate) enum Action {
+    /// Write a value that fits into a leaf, or the descriptor of a blob whose extents are written and synced.
+    Put { pair: Pair, kind: ValueKind, condition: Condition },
+    Delete { key: Box<[u8]> },
+    Get { key: Box<[u8]> },
+    /// Replace exactly this state by that one.
+    Swap { key: Box<[u8]>, expected: Stored, new: Stored },
+    Update { key: Box<[u8]>, function: UpdateFunction },
+    /// All or nothing.
+    Batch { writes: Vec<Write> },
+    /// Records of the log, each key once, in order of (tree, key): only during recovery.
+    Replay { records: Vec<u8> },
+    /// Forget the tree; its pages are retired step by step.
+    DropTree,
+}
+
+/// How a value is stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ValueKind {
+    /// In the leaf.
+    Inline,
+    /// In extents of its own; the leaf holds their descriptor.
+    Blob,
+}
+
+/// What a key holds, as its leaf sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Stored {
+    Absent,
+    Inline(Box<[u8]>),
+    /// The descriptor, which names one use of its extents and no other.
+    Blob(Box<[u8]>),
+}
+
+/// One write of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub tree: TreeId,
+    pub change: WriteChange,
+}
+
+/// What a write of a batch does to its key.
+#[derive(Clone, Debug)]
+pub(crate) enum WriteChange {
+    Put(Pair, ValueKind),
+    Delete(Box<[u8]>),
+}
+
+impl WriteChange {
+    pub fn key(&self) -> &[u8] {
+        match self {
+            WriteChange::Put(pair, _) => pair.key(),
+            WriteChange::Delete(key) => key,
+        }
+    }
+}
+
+/// A request of a client.
+pub(crate) struct Request {
+    pub tree: TreeId,
+    pub action: Action,
+    pub durability: Durability,
+    pub reply: Reply,
+}
+
+impl Request {
+    /// The one key that this request names; `None` for those that name several or none.
+    pub fn key(&self) -> Option<&[u8]> {
+        match &self.action {
+            Action::Put { pair, .. } => Some(pair.key()),
+            Action::Delete { key }
+            | Action::Get { key }
+            | Action::Swap { key, .. }
+            | Action::Update { key, .. } => Some(key),
+            Action::Batch { .. } | Action::Replay { .. } | Action::DropTree => None,
+        }
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.action {
+            Action::Put { .. } => "put",
+            Action::Delete { .. } => "delete",
+            Action::Get { .. } => "get",
+            Action::Swap { .. } => "swap",
+            Action::Update { .. } => "update",
+            Action::Batch { .. } => "batch",
+            Action::Replay { .. } => "replay",
+            Action::DropTree => "drop tree",
+        };
+        f.debug_struct("Request").field("tree", &self.tree).field("kind", &kind).finish_non_exhaustive()
+    }
+}
+
+/// Everything that arrives at a shard worker.
+#[derive(Debug)]
+pub(crate) enum ShardMessage {
+    /// From a client.
+    Request(Request),
+    /// From the pager: the page that was asked for is resident in this frame, held once for this shard, or can't
+    /// be had.
+    Loaded { reference: PageRef, result: Result<FrameId, Error> },
+    /// From the commit actor: that many more of this shard's batches are published.
+    Published { batches: u32 },
+    /// From the commit actor: batches were refused; go back to what is published.
+    TipsDropped { tip_epoch: u64, cause: Error },
+    /// From the flusher: fresh page ids, or the reason why there are none.
+    Chunk { extents: Vec<Extent>, shortage: Option<Error> },
+    /// From the flusher: frames became free.
+    FramesFreed,
+    /// From the flusher: frames can't become free (an in-memory database is full).
+    FramesExhausted { cause: Error },
+}

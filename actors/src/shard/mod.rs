@@ -1,0 +1,50 @@
+//! The shard worker: the only one that changes the B+ trees of its key ranges.
+//!
+//! # Job
+//! Requests for keys of this shard arrive in [`ShardMessage::Request`]. A step applies all of them to the
+//! private tip (copy-on-write, one open batch), then freezes the batch and hands its log records, roots and
+//! replies to the commit actor.
+//!
+//! # States of a request
+//! - *incoming*: taken from the mailbox, not looked at yet.
+//! - *parked*: a page that it needs was asked for (`state::Parked`). Later requests for its key queue behind it
+//!   (rule R10), others overtake it. The page is held in memory until the request has run.
+//! - *exclusive*: a request for several keys. It runs alone on a batch of its own, so that it can be undone;
+//!   until it has run no other request is taken.
+//! - *in a batch*: applied (or refused); its reply leaves with the batch and is told when that is published
+//!   (rule R12).
+//!
+//! # Guarantees
+//! - An operation starts only when ids and frames for its worst case are at hand (rule R11). If they are not, the
+//!   shard freezes what it has, asks the flusher and waits; everything that was applied stays.
+//! - Batches of a dropped tip carry an older tip epoch and are rejected by the commit actor (rule R13).
+//! - At most [`UNPUBLISHED_BATCHES_MAX`] batches are under way; beyond that the open batch grows, up to its bounds,
+//!   and then requests wait in the mailbox.
+//!
+//! Absent: files, clocks, locks; knowledge of other shards.
+
+mod apply;
+mod exclusive;
+mod messages;
+mod park;
+mod reclaim;
+mod state;
+mod step;
+mod store;
+
+pub(crate) use messages::{
+    Action, Condition, Pair, Request, ShardMessage, Stored, UpdateFunction, ValueKind, Write, WriteChange,
+};
+pub(crate) use state::Shard;
+
+/// Most frozen batches of one shard that are not published yet.
+pub(crate) const UNPUBLISHED_BATCHES_MAX: u32 = 64;
+/// Most operations of one open batch.
+const BATCH_OPERATIONS_MAX: usize = 1024;
+/// Most requests that wait for pages; each has at most one read under way.
+const PARKED_MAX: usize = 256;
+/// Ids asked for at a time, and the level below which more are asked for.
+const CHUNK_IDS: usize = 1024;
+const CHUNK_IDS_LOW: usize = 512;
+/// Frames taken from the pool at a time.
+const FRAMES_TAKEN: usize = 64;

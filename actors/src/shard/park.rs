@@ -1,0 +1,104 @@
+//! Requests that wait for pages, and those that wait behind them.
+
+use treering_engine::PageRef;
+use treering_engine::memory::FrameId;
+use treering_engine::tree::Miss;
+
+use super::messages::Request;
+use super::state::{ReadyRequest, Shard};
+use crate::actor::Outbox;
+use crate::error::Error;
+use crate::pager::{PagerMessage, Waiter};
+use crate::shared::{Counter, with_guard};
+use crate::ticket::Reply;
+
+impl Shard {
+    /// Queues a request behind a parked one for the same key, if there is one (rule R10).
+    pub(super) fn queue_behind_parked(&mut self, request: &mut Request) -> bool {
+        if self.parked.behind.is_empty() {
+            return false;
+        }
+        let Some(key) = request.key() else { return false };
+        let Some(queue) = self.parked.behind.get_mut(&(request.tree, Box::from(key))) else { return false };
+        let empty = Request {
+            tree: request.tree,
+            action: super::Action::DropTree,
+            durability: request.durability,
+            reply: Reply::none(),
+        };
+        queue.push_back(std::mem::replace(request, empty));
+        self.parked.count += 1;
+        true
+    }
+
+    /// Asks for the page that a request needs and puts the request aside until it is there.
+    pub(super) fn park(&mut self, ready: ReadyRequest, miss: Miss, outbox: &mut Outbox) {
+        let reference = miss.0;
+        if let Some(key) = ready.request.key() {
+            self.parked.behind.entry((ready.request.tree, Box::from(key))).or_default();
+        }
+        self.parked.count += 1;
+        self.shared.counters.add(Counter::Parked, 1);
+        let waiting = self.parked.by_page.entry(reference.id).or_default();
+        if waiting.is_empty() && self.exclusive.as_ref().is_none_or(|e| e.waits_for != Some(reference.id)) {
+            outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
+        }
+        waiting.push(ready);
+    }
+
+    /// A page came, or can't: its requests are ready to run, or to be refused.
+    pub(super) fn loaded(&mut self, reference: PageRef, result: Result<FrameId, Error>) {
+        let mut waiting = self.parked.by_page.remove(&reference.id).unwrap_or_default();
+        if result.is_ok() {
+            self.reclaiming.iter_mut().for_each(|reclaim| reclaim.waits = false);
+        }
+        match result {
+            Ok(frame) => {
+                // One hold came with the page; it goes to one of those that waited, and is given back by it.
+                if let Some(exclusive) =
+                    self.exclusive.as_mut().filter(|exclusive| exclusive.waits_for == Some(reference.id))
+                {
+                    exclusive.waits_for = None;
+                    exclusive.held.push(frame);
+                } else if let Some(first) = waiting.first_mut() {
+                    first.held.push(frame);
+                } else {
+                    self.unhold(frame);
+                }
+                self.ready.extend(waiting);
+            }
+            Err(error) => {
+                if self.exclusive.as_ref().is_some_and(|e| e.waits_for == Some(reference.id)) {
+                    self.abort_exclusive(&error);
+                }
+                for ready in waiting.drain(..) {
+                    self.parked.count -= 1;
+                    self.refuse(ready.request, ready.held, error.clone());
+                }
+            }
+        }
+    }
+
+    /// The frame may be evicted again, as far as this shard is concerned.
+    pub(super) fn unhold(&self, frame: FrameId) {
+        with_guard(&self.shared.memory, |guard| self.shared.memory.unhold(frame, guard));
+    }
+
+    /// A request has run (or was refused): its frames may be evicted again, and the next for its key is ready.
+    pub(super) fn finish(&mut self, request: &Request, held: Vec<FrameId>) {
+        held.into_iter().for_each(|frame| self.unhold(frame));
+        if self.parked.behind.is_empty() {
+            return;
+        }
+        let Some(key) = request.key() else { return };
+        let place = (request.tree, Box::from(key));
+        let Some(queue) = self.parked.behind.get_mut(&place) else { return };
+        match queue.pop_front() {
+            // It runs next, before anything else that names the key can.
+            Some(next) => self.ready.push_front(ReadyRequest { request: next, held: Vec::new() }),
+            None => {
+                self.parked.behind.remove(&place);
+            }
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Dropped trees: forgotten at once, their pages retired step by step.
+//!
+//! A dropped tree stays in the catalog under a name that nobody can ask for, and shrinks from its left end, a few
+//! leaves a batch, until it is empty. At every moment it is a whole tree: a crash or a checkpoint in the middle
+//! leaves a smaller one, with which the next opening goes on (rule R8). None of that is logged: the record of
+//! the drop is enough for recovery to do it again.
+
+use std::ops::{Bound, ControlFlow};
+
+use crossbeam_epoch::Guard;
+use treering_engine::TreeId;
+use treering_engine::log::RecordWriter;
+use treering_engine::tree::{self, Cursor, Miss};
+
+use super::state::Shard;
+use super::store::TipStore;
+use crate::actor::Outbox;
+use crate::error::Error;
+use crate::pager::{PagerMessage, Waiter};
+use crate::ticket::{Outcome, Reply, Resolution};
+
+/// Leaves that are emptied in one step.
+const LEAVES: usize = 4;
+/// No more is retired while that many batches are not published: live work comes first.
+const UNPUBLISHED_MAX: u32 = 2;
+
+/// A dropped tree whose pages are being retired.
+#[derive(Debug)]
+pub(super) struct Reclaim {
+    pub tree: TreeId,
+    /// Whether a page was asked for.
+    pub waits: bool,
+}
+
+impl Shard {
+    /// Forgets a tree (or goes on forgetting one that an earlier opening has left). The open batch is empty.
+    pub(super) fn drop_tree(&mut self, tree: TreeId, reply: Reply, guard: &Guard, outbox: &mut Outbox) {
+        let _ = outbox;
+        let result = if self.has_tip(tree, guard) {
+            let hidden = self
+                .shared
+                .current
+                .load(guard)
+                .directory
+                .get(tree)
+                .is_some_and(|state| state.name.starts_with(crate::commit::DROPPED_PREFIX));
+            if !hidden {
+                RecordWriter(&mut self.open.records).tree_drop(tree);
+                self.open.trees_dropped.push(tree);
+            }
+            if !self.reclaiming.iter().any(|reclaim| reclaim.tree == tree) {
+                self.reclaiming.push_back(Reclaim { tree, waits: false });
+            }
+            Ok(Outcome::Done)
+        } else {
+            Err(Error::TreeNotFound { name: format!("#{}", tree.0) })
+        };
+        self.open.operations += 1;
+        self.open.resolutions.push(Resolution { reply, result });
+    }
+
+    /// Whether requests for the tree are refused because it is being reclaimed.
+    pub(super) fn is_dropped(&self, tree: TreeId) -> bool {
+        self.reclaiming.iter().any(|reclaim| reclaim.tree == tree)
+    }
+
+    /// Whether there is something to reclaim now.
+    pub(super) fn can_reclaim(&self) -> bool {
+        self.exclusive.is_none()
+            && self.unpublished < UNPUBLISHED_MAX
+            && self.reclaiming.front().is_some_and(|reclaim| !reclaim.waits)
+    }
+
+    /// Retires the next leaves of the first dropped tree.
+    pub(super) fn reclaim(&mut self, guard: &Guard, outbox: &mut Outbox) {
+        if !self.can_reclaim() {
+            return;
+        }
+        let Some(tree) = self.reclaiming.front().map(|reclaim| reclaim.tree) else { return };
+        match self.reclaim_leaves(tree, guard, outbox) {
+            Ok(true) => {
+                self.reclaiming.pop_front();
+                self.tips.remove(&tree);
+                self.touched.retain(|touched| *touched != tree);
+                self.open.trees_forgotten.push(tree);
+            }
+            Ok(false) => {}
+            Err(Miss(reference)) => {
+                if let Some(reclaim) = self.reclaiming.front_mut() {
+                    reclaim.waits = true;
+                }
+                outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
+            }
+        }
+    }
+
+    /// Whether the tree is empty now.
+    fn reclaim_leaves(&mut self, tree: TreeId, guard: &Guard, outbox: &mut Outbox) -> Result<bool, Miss> {
+        for _ in 0..LEAVES {
+            let Some(root) = self.tips.get(&tree).map(|tip| tip.root) else { return Ok(true) };
+            if root.reference.is_none() {
+                return Ok(true);
+            }
+            let mut keys: Vec<Box<[u8]>> = Vec::new();
+            let view = self.shared.memory.view(guard);
+            let mut cursor = Cursor::ascending(root, Bound::Unbounded, Bound::Unbounded);
+            cursor.next_run(&crate::client::NodeView(view), |key, _| {
+                keys.push(key.into());
+                ControlFlow::Continue(())
+            })?;
+            for key in keys {
+                let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
+                if !self.supply_for(tree::reserve_for(height), outbox) {
+                    return Ok(false);
+                }
+                let Some(tip) = self.tips.get_mut(&tree) else { return Ok(true) };
+                let mut store = TipStore {
+                    memory: &self.shared.memory,
+                    guard,
+                    supply: &mut self.supply,
+                    open: &mut self.open.pages,
+                };
+                tree::delete(&mut store, &mut tip.root, &key)?;
+                if !self.touched.contains(&tree) {
+                    self.touched.push(tree);
+                }
+            }
+        }
+        Ok(false)
+    }
+}

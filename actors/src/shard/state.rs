@@ -1,0 +1,172 @@
+//! What a shard worker knows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use treering_engine::memory::FrameId;
+use treering_engine::tree::Root;
+use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
+
+use super::messages::{Request, Write};
+use super::store::{OpenPages, Supply};
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::ticket::{Reply, Resolution};
+
+/// The newest, private state of one partition.
+#[derive(Debug)]
+pub(super) struct Tip {
+    pub root: Root,
+    /// Root before the open batch, for undoing it.
+    pub frozen: Root,
+}
+
+/// The batch that is being filled.
+pub(super) struct OpenBatch {
+    pub pages: OpenPages,
+    pub records: Vec<u8>,
+    pub resolutions: Vec<Resolution>,
+    pub operations: u32,
+    pub sync: bool,
+    pub trees_dropped: Vec<TreeId>,
+    pub trees_forgotten: Vec<TreeId>,
+    /// Blobs that the batch brought into a tree.
+    pub extents_added: Vec<Extent>,
+    /// Blobs of requests that were refused: free at once.
+    pub extents_unused: Vec<Extent>,
+}
+
+impl OpenBatch {
+    pub fn is_empty(&self) -> bool {
+        self.resolutions.is_empty()
+            && self.records.is_empty()
+            && self.pages.retired.is_empty()
+            && self.extents_unused.is_empty()
+            && self.trees_dropped.is_empty()
+            && self.trees_forgotten.is_empty()
+    }
+}
+
+/// A request with the frames that are held in memory until it has run.
+#[derive(Debug)]
+pub(super) struct ReadyRequest {
+    pub request: Request,
+    pub held: Vec<FrameId>,
+}
+
+/// Requests that wait for pages.
+#[derive(Debug, Default)]
+pub(super) struct Parked {
+    /// Which requests wait for which page.
+    pub by_page: BTreeMap<PageId, Vec<ReadyRequest>>,
+    /// Requests that arrived later for the key of a parked one, in order. An entry exists for as long as a request
+    /// for that key is parked.
+    pub behind: BTreeMap<(TreeId, Box<[u8]>), VecDeque<Request>>,
+    /// Requests that have not run: those in `by_page`, those behind them, and those in `Shard::ready`.
+    pub count: usize,
+}
+
+/// A request for several keys, under way.
+pub(super) struct Exclusive {
+    pub job: ExclusiveJob,
+    pub reply: Reply,
+    /// How far it got: index of the next write, or offset of the next record.
+    pub next: usize,
+    /// The page it waits for, if any.
+    pub waits_for: Option<PageId>,
+    /// Frames of pages that were loaded for it, held until it ends.
+    pub held: Vec<FrameId>,
+}
+
+/// What an exclusive request does.
+pub(super) enum ExclusiveJob {
+    Batch(Vec<Write>),
+    Replay(Vec<u8>),
+}
+
+/// Why the shard can't go on, if it can't.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Starved {
+    No,
+    /// Waiting for ids or frames.
+    Waiting,
+}
+
+/// The state of one shard worker.
+pub(crate) struct Shard {
+    pub(super) id: ShardId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) tips: BTreeMap<TreeId, Tip>,
+    /// Trees whose tip differs from their frozen root.
+    pub(super) touched: Vec<TreeId>,
+    pub(super) open: OpenBatch,
+    pub(super) supply: Supply,
+    pub(super) incoming: VecDeque<Request>,
+    /// Parked requests whose page has come, and those behind one that has run.
+    pub(super) ready: VecDeque<ReadyRequest>,
+    pub(super) parked: Parked,
+    pub(super) exclusive: Option<Exclusive>,
+    pub(super) unpublished: u32,
+    pub(super) tip_epoch: u64,
+    pub(super) next_stamp: u64,
+    pub(super) starved: Starved,
+    /// Why the flusher has no more ids or frames to give; operations that need some fail with it.
+    pub(super) shortage: Option<Error>,
+    pub(super) chunk_requested: bool,
+    pub(super) pressure_sent: bool,
+    /// Dropped trees whose pages are being retired.
+    pub(super) reclaiming: VecDeque<super::reclaim::Reclaim>,
+}
+
+impl Shard {
+    /// A worker that starts from the current version. Stamps are `first_stamp`, then every
+    /// `settings.shards`-th, so that no two shards ever give the same.
+    pub fn new(id: ShardId, shared: Arc<Shared>, first_stamp: Stamp) -> Shard {
+        let mut shard = Shard {
+            id,
+            shared,
+            tips: BTreeMap::new(),
+            touched: Vec::new(),
+            open: OpenBatch {
+                pages: OpenPages {
+                    stamp: Stamp(0),
+                    born: Seq(0),
+                    created: Vec::new(),
+                    retired: Vec::new(),
+                },
+                records: Vec::new(),
+                resolutions: Vec::new(),
+                operations: 0,
+                sync: false,
+                trees_dropped: Vec::new(),
+                trees_forgotten: Vec::new(),
+                extents_added: Vec::new(),
+                extents_unused: Vec::new(),
+            },
+            supply: Supply::default(),
+            incoming: VecDeque::new(),
+            ready: VecDeque::new(),
+            parked: Parked::default(),
+            exclusive: None,
+            unpublished: 0,
+            tip_epoch: 0,
+            next_stamp: first_stamp.0 + u64::from(id.0),
+            starved: Starved::No,
+            shortage: None,
+            chunk_requested: false,
+            pressure_sent: false,
+            reclaiming: VecDeque::new(),
+        };
+        shard.open_batch();
+        shard
+    }
+
+    /// Gives the empty open batch a stamp that was never used, and the truth about when it can be seen first.
+    pub(super) fn open_batch(&mut self) {
+        self.open.pages.stamp = Stamp(self.next_stamp);
+        self.next_stamp += self.shared.settings.shards as u64;
+        self.open.pages.born = crate::shared::with_guard(&self.shared.memory, |guard| {
+            self.shared.current.load(guard).seq.next()
+        });
+    }
+}

@@ -1,0 +1,321 @@
+//! One step of a shard worker: messages in, one frozen batch out.
+
+use crossbeam_epoch::Guard;
+use treering_engine::memory::Class;
+use treering_engine::tree::{self, Root};
+use treering_engine::{ShardId, TreeId};
+
+use super::apply::{Notes, apply};
+use super::messages::{Action, Request, ShardMessage};
+use super::state::{ReadyRequest, Shard, Starved, Tip};
+use super::store::TipStore;
+use super::{
+    BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, PARKED_MAX, UNPUBLISHED_BATCHES_MAX,
+};
+use crate::actor::{Actor, Nanos, Outbox};
+use crate::commit::{Batch, CommitMessage};
+use crate::error::Error;
+use crate::flusher::FlusherMessage;
+use crate::options::Durability;
+use crate::shared::with_guard;
+use crate::ticket::Resolution;
+
+impl Actor for Shard {
+    type Message = ShardMessage;
+
+    fn handle(&mut self, message: ShardMessage, _now: Nanos, outbox: &mut Outbox) {
+        match message {
+            ShardMessage::Request(request) => self.incoming.push_back(request),
+            ShardMessage::Loaded { reference, result } => self.loaded(reference, result),
+            ShardMessage::Published { batches } => self.unpublished -= batches,
+            ShardMessage::TipsDropped { tip_epoch, cause } => self.drop_tips(tip_epoch, &cause, outbox),
+            ShardMessage::Chunk { extents, shortage } => {
+                self.chunk_requested = false;
+                let fresh = extents.iter().flat_map(|extent| extent.ids());
+                self.supply.ids.extend(fresh);
+                self.supply.ids.sort_unstable_by(|a, b| b.cmp(a));
+                self.shortage = shortage;
+                self.starved = Starved::No;
+            }
+            ShardMessage::FramesFreed => {
+                self.pressure_sent = false;
+                self.starved = Starved::No;
+            }
+            ShardMessage::FramesExhausted { cause } => {
+                self.pressure_sent = false;
+                self.shortage = Some(cause);
+                self.starved = Starved::No;
+            }
+        }
+    }
+
+    fn end_batch(&mut self, _now: Nanos, outbox: &mut Outbox) {
+        let shared = std::sync::Arc::clone(&self.shared);
+        with_guard(&shared.memory, |guard| self.run(guard, outbox));
+        self.freeze(outbox);
+        if self.supply.ids.len() < CHUNK_IDS_LOW && !self.chunk_requested && self.shortage.is_none() {
+            self.chunk_requested = true;
+            outbox.flusher.push(FlusherMessage::ChunkRequest { shard: self.id, pages: CHUNK_IDS as u32 });
+        }
+        // A later need deserves a new attempt.
+        self.shortage = None;
+    }
+
+    fn accepts_requests(&self) -> bool {
+        self.incoming.len() < BATCH_OPERATIONS_MAX
+            && self.exclusive.is_none()
+            && self.starved == Starved::No
+            && self.parked.count < PARKED_MAX
+            && !self.is_full()
+    }
+
+    fn deadline(&self, _now: Nanos) -> Option<Nanos> {
+        self.can_reclaim().then_some(0)
+    }
+}
+
+impl Shard {
+    /// Which worker this is.
+    pub fn id(&self) -> ShardId {
+        self.id
+    }
+
+    /// Whether nothing is under way: no request, no batch, no reclaiming.
+    pub fn is_idle(&self) -> bool {
+        self.incoming.is_empty()
+            && self.ready.is_empty()
+            && self.parked.count == 0
+            && self.exclusive.is_none()
+            && self.unpublished == 0
+            && self.open.is_empty()
+    }
+
+    /// Whether the open batch takes no more operations before it can be frozen.
+    fn is_full(&self) -> bool {
+        self.unpublished >= UNPUBLISHED_BATCHES_MAX && self.is_bounded()
+    }
+
+    /// Whether the open batch has reached one of its bounds.
+    fn is_bounded(&self) -> bool {
+        self.open.operations as usize >= BATCH_OPERATIONS_MAX
+            || self.open.pages.created.len() >= self.shared.settings.open_nodes_max
+            || self.open.records.len() >= self.shared.settings.batch_record_bytes_max / 2
+    }
+
+    /// Runs requests until there are none, one must wait for all others, or the open batch is full.
+    fn run(&mut self, guard: &Guard, outbox: &mut Outbox) {
+        if self.open.is_empty() {
+            self.open.pages.born = self.shared.current.load(guard).seq.next();
+        }
+        loop {
+            if self.is_bounded() && self.exclusive.is_none() {
+                self.freeze(outbox);
+                if self.is_full() {
+                    return;
+                }
+            }
+            if self.starved != Starved::No {
+                return;
+            }
+            if let Some(ready) = self.ready.pop_front() {
+                self.parked.count -= 1;
+                self.run_single(ready, true, guard, outbox);
+                continue;
+            }
+            if self.exclusive.is_some() {
+                if !self.run_exclusive(guard, outbox) {
+                    return;
+                }
+                continue;
+            }
+            let Some(request) = self.incoming.pop_front() else { break };
+            if request.key().is_some() {
+                self.run_single(ReadyRequest { request, held: Vec::new() }, false, guard, outbox);
+                continue;
+            }
+            if self.parked.count > 0 || self.unpublished >= UNPUBLISHED_BATCHES_MAX {
+                // Requests for several keys wait until those before them have run, and are waited for.
+                self.incoming.push_front(request);
+                return;
+            }
+            self.freeze(outbox);
+            self.begin_exclusive(request, guard, outbox);
+        }
+        self.reclaim(guard, outbox);
+    }
+
+    /// Runs a request that names one key, or parks it. `in_turn` says that nobody else's turn for the key comes
+    /// before it.
+    fn run_single(&mut self, ready: ReadyRequest, in_turn: bool, guard: &Guard, outbox: &mut Outbox) {
+        let ReadyRequest { mut request, held } = ready;
+        if !in_turn && self.queue_behind_parked(&mut request) {
+            return;
+        }
+        let tree = request.tree;
+        if self.is_dropped(tree) || !self.has_tip(tree, guard) {
+            let error = Error::TreeNotFound { name: format!("#{}", tree.0) };
+            self.refuse(request, held, error);
+            return;
+        }
+        let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
+        let creates_nodes = !matches!(request.action, Action::Get { .. });
+        if creates_nodes && !self.supply_for(tree::reserve_for(height), outbox) {
+            if let Some(error) = self.shortage.clone() {
+                self.refuse(request, held, error);
+            } else {
+                self.parked.count += 1;
+                self.ready.push_front(ReadyRequest { request, held });
+            }
+            return;
+        }
+        let Some(tip) = self.tips.get_mut(&tree) else { return };
+        let mut store = TipStore {
+            memory: &self.shared.memory,
+            guard,
+            supply: &mut self.supply,
+            open: &mut self.open.pages,
+        };
+        let mut notes = Notes {
+            records: &mut self.open.records,
+            extents_added: &mut self.open.extents_added,
+            extents_unused: &mut self.open.extents_unused,
+        };
+        let before = tip.root;
+        match apply(&mut store, &mut tip.root, &mut request, &mut notes) {
+            Err(miss) => self.park(ReadyRequest { request, held }, miss, outbox),
+            Ok(result) => {
+                // A root keeps its page while it is changed in place: then the tree is marked already.
+                if tip.root != before && !self.touched.contains(&tree) {
+                    self.touched.push(tree);
+                }
+                self.open.operations += 1;
+                self.open.sync |= request.durability == Durability::Sync;
+                self.finish(&request, held);
+                self.open.resolutions.push(Resolution { reply: request.reply, result });
+            }
+        }
+    }
+
+    /// Answers a request that can't be run, after everything that was applied before it.
+    pub(super) fn refuse(&mut self, request: Request, held: Vec<treering_engine::memory::FrameId>, error: Error) {
+        self.finish(&request, held);
+        self.open.operations += 1;
+        if let Action::Put { pair, kind: super::ValueKind::Blob, .. } = &request.action {
+            let extents = crate::client::blob_extents(pair.value()).map(|retired| retired.extent);
+            self.open.extents_unused.extend(extents);
+        }
+        self.open.resolutions.push(Resolution { reply: request.reply, result: Err(error) });
+    }
+
+    /// Makes sure of ids and frames for `nodes` creations; asks the flusher where they run out.
+    pub(super) fn supply_for(&mut self, nodes: usize, outbox: &mut Outbox) -> bool {
+        if self.supply.covers(nodes) {
+            return true;
+        }
+        if self.supply.frames.len() < nodes {
+            let wanted = FRAMES_TAKEN.max(nodes) - self.supply.frames.len();
+            self.shared.memory.allocate_many(Class::Worker, wanted, &mut self.supply.frames);
+        }
+        if self.supply.covers(nodes) {
+            return true;
+        }
+        if self.shortage.is_some() {
+            return false;
+        }
+        self.starved = Starved::Waiting;
+        if self.supply.frames.len() < nodes && !self.pressure_sent {
+            self.pressure_sent = true;
+            outbox.flusher.push(FlusherMessage::Pressure { shard: Some(self.id) });
+        }
+        if self.supply.ids.len() < nodes && !self.chunk_requested {
+            self.chunk_requested = true;
+            outbox.flusher.push(FlusherMessage::ChunkRequest { shard: self.id, pages: CHUNK_IDS as u32 });
+        }
+        false
+    }
+
+    /// Loads the tree's tip from the current version if this worker has not changed it yet.
+    pub(super) fn has_tip(&mut self, tree: TreeId, guard: &Guard) -> bool {
+        if self.tips.contains_key(&tree) {
+            return true;
+        }
+        let version = self.shared.current.load(guard);
+        let Some(state) = version.directory.get(tree) else { return false };
+        let Some(partition) = state.partitions.first() else { return false };
+        self.tips.insert(tree, Tip { root: partition.root, frozen: partition.root });
+        true
+    }
+
+    /// Closes the open batch and sends it to the commit actor, if it holds anything and may be sent.
+    pub(super) fn freeze(&mut self, outbox: &mut Outbox) {
+        if self.open.is_empty() || self.unpublished >= UNPUBLISHED_BATCHES_MAX || self.in_atomic_batch() {
+            return;
+        }
+        let mut roots: Vec<(TreeId, usize, Root)> = Vec::with_capacity(self.touched.len());
+        for tree in self.touched.drain(..) {
+            if let Some(tip) = self.tips.get_mut(&tree) {
+                tip.frozen = tip.root;
+                roots.push((tree, 0, tip.root));
+            }
+        }
+        let open = &mut self.open;
+        outbox.commit.push(CommitMessage::Batch(Batch {
+            shard: self.id,
+            tip_epoch: self.tip_epoch,
+            stamp: open.pages.stamp,
+            records: std::mem::take(&mut open.records),
+            roots,
+            created: std::mem::take(&mut open.pages.created),
+            retired: std::mem::take(&mut open.pages.retired),
+            extents_added: std::mem::take(&mut open.extents_added),
+            extents_unused: std::mem::take(&mut open.extents_unused),
+            trees_dropped: std::mem::take(&mut open.trees_dropped),
+            trees_forgotten: std::mem::take(&mut open.trees_forgotten),
+            resolutions: std::mem::take(&mut open.resolutions),
+            operations: std::mem::take(&mut open.operations),
+            sync: std::mem::take(&mut open.sync),
+        }));
+        self.unpublished += 1;
+        self.open_batch();
+    }
+
+    /// Takes back what the open batch did to the trees: nodes, roots, records. Replies stay.
+    pub(super) fn undo_open(&mut self) {
+        for id in self.open.pages.created.drain(..) {
+            // Nobody but this shard ever saw these pages: id and frame are free at once.
+            if let Some(frame) = self.shared.memory.remove(id) {
+                self.supply.frames.push(frame);
+            }
+            self.supply.ids.push(id);
+        }
+        self.open.pages.retired.clear();
+        self.open.records.clear();
+        self.open.extents_unused.append(&mut self.open.extents_added);
+        self.open.trees_dropped.clear();
+        for tree in self.touched.drain(..) {
+            if let Some(tip) = self.tips.get_mut(&tree) {
+                tip.root = tip.frozen;
+            }
+        }
+    }
+
+    /// The commit actor refused batches: what this shard built on them is void.
+    fn drop_tips(&mut self, tip_epoch: u64, cause: &Error, outbox: &mut Outbox) {
+        self.undo_open();
+        self.abort_exclusive(cause);
+        self.tips.clear();
+        self.reclaiming.clear();
+        self.tip_epoch = tip_epoch;
+        for resolution in &mut self.open.resolutions {
+            resolution.result = Err(cause.clone());
+        }
+        outbox.resolutions.append(&mut self.open.resolutions);
+        self.open.operations = 0;
+        self.open.sync = false;
+        if !self.open.extents_unused.is_empty() {
+            let extents = std::mem::take(&mut self.open.extents_unused);
+            outbox.flusher.push(FlusherMessage::Release { extents });
+        }
+        self.open_batch();
+    }
+}

@@ -1,0 +1,167 @@
+//! The nodes of a shard's private tip: what the tree code sees while one step runs.
+//!
+//! - A node of the open batch exists in a frame of this shard only; it is in the residency table, so that
+//!   it is found like any other, but no published root reaches it and the flusher leaves it alone.
+//! - A replaced node that was frozen goes to the batch's list of retired pages, with the `born` of its own
+//!   header (rule R4). One that was created in the open batch gives its id and frame back at once.
+//! - [`Supply`] holds ids and frames ahead of need, so that an operation that has begun can't fail (rule R11).
+
+use crossbeam_epoch::Guard;
+use treering_engine::memory::{FrameId, Memory};
+use treering_engine::page;
+use treering_engine::tree::{Located, Miss, NodeStore, ReadNodes};
+use treering_engine::{Extent, PageId, PageRef, Retired, Seq, Stamp};
+
+use crate::client::blob_extents;
+
+/// Ids and frames for nodes to come.
+#[derive(Debug, Default)]
+pub(crate) struct Supply {
+    /// Descending, so that `pop` gives the lowest: neighbours in time become neighbours on disk.
+    pub ids: Vec<PageId>,
+    pub frames: Vec<FrameId>,
+}
+
+impl Supply {
+    /// Whether `nodes` more can be created.
+    pub fn covers(&self, nodes: usize) -> bool {
+        self.ids.len() >= nodes && self.frames.len() >= nodes
+    }
+}
+
+/// What the open batch did to pages.
+#[derive(Debug)]
+pub(crate) struct OpenPages {
+    pub stamp: Stamp,
+    /// First group that can show the batch's pages: one more than what was published when it was opened.
+    pub born: Seq,
+    pub created: Vec<PageId>,
+    pub retired: Vec<Retired>,
+}
+
+/// The view of one step: shared memory, this step's pin, and the shard's own supply.
+pub(crate) struct TipStore<'s> {
+    pub memory: &'s Memory,
+    pub guard: &'s Guard,
+    pub supply: &'s mut Supply,
+    pub open: &'s mut OpenPages,
+}
+
+impl TipStore<'_> {
+    fn frame_bytes(&self, frame: FrameId) -> &[u8] {
+        // SAFETY: the frame was found in the residency table, or created, under this store's guard: it can't
+        // return to the pool before the guard is dropped, and `self` borrows the guard. Nodes of the open batch are
+        // only written through `&mut self`, and all others are frozen, so nobody writes while this borrow lasts.
+        unsafe { std::slice::from_raw_parts(self.memory.frame_ptr(frame), self.memory.page_bytes()) }
+    }
+
+    fn frame_bytes_mut(&mut self, frame: FrameId) -> &mut [u8] {
+        // SAFETY: only called for frames of the open batch. No published root reaches them, so no other thread
+        // reads their bytes, and `&mut self` excludes the other accessors of this store.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.frame_ptr(frame), self.memory.page_bytes()) }
+    }
+
+    fn take(&mut self) -> (PageId, FrameId) {
+        let id = self.supply.ids.pop();
+        let frame = self.supply.frames.pop();
+        let (Some(id), Some(frame)) = (id, frame) else {
+            unreachable!("an operation created more nodes than tree::reserve_for promises")
+        };
+        self.open.created.push(id);
+        (id, frame)
+    }
+
+    fn located(&self, id: PageId, frame: FrameId) -> Located {
+        Located { reference: PageRef { id, birth: self.open.stamp.birth() }, frame: frame.0 }
+    }
+}
+
+impl ReadNodes for TipStore<'_> {
+    fn node(&self, reference: PageRef) -> Result<&[u8], Miss> {
+        let frame = self.memory.lookup(reference.id, self.guard).ok_or(Miss(reference))?;
+        Ok(frame.bytes)
+    }
+
+    fn prefetch(&self, reference: PageRef) {
+        self.memory.view(self.guard).prefetch_word(reference.id);
+    }
+}
+
+impl NodeStore for TipStore<'_> {
+    fn page_bytes(&self) -> usize {
+        self.memory.page_bytes()
+    }
+
+    fn locate(&self, reference: PageRef) -> Result<Located, Miss> {
+        let frame = self.memory.lookup(reference.id, self.guard).ok_or(Miss(reference))?;
+        Ok(Located { reference, frame: frame.id.0 })
+    }
+
+    fn bytes(&self, node: Located) -> &[u8] {
+        self.frame_bytes(FrameId(node.frame))
+    }
+
+    fn bytes_mut(&mut self, node: Located) -> &mut [u8] {
+        debug_assert!(self.is_open(node), "a frozen node never changes");
+        self.frame_bytes_mut(FrameId(node.frame))
+    }
+
+    fn rebuild(&mut self, target: Located, sources: [Located; 2]) -> (&mut [u8], [&[u8]; 2]) {
+        assert!(sources.iter().all(|source| source.frame != target.frame), "a node can't be rebuilt from itself");
+        let bytes = self.memory.page_bytes();
+        // SAFETY: the target is an open node in a frame of its own, distinct from both sources (asserted), so the
+        // exclusive slice overlaps nothing; the sources are readable for the borrow as in `frame_bytes`.
+        unsafe {
+            let target = std::slice::from_raw_parts_mut(self.memory.frame_ptr(FrameId(target.frame)), bytes);
+            let read = |node: Located| std::slice::from_raw_parts(self.memory.frame_ptr(FrameId(node.frame)), bytes);
+            (target, [read(sources[0]), read(sources[1])])
+        }
+    }
+
+    fn is_open(&self, node: Located) -> bool {
+        page::stamp(self.frame_bytes(FrameId(node.frame))) == self.open.stamp
+    }
+
+    fn create(&mut self) -> Located {
+        let (id, frame) = self.take();
+        let (stamp, born) = (self.open.stamp, self.open.born);
+        page::set_identity(self.frame_bytes_mut(frame), id, stamp, born);
+        self.memory.insert_resident(id, frame);
+        self.located(id, frame)
+    }
+
+    fn copy(&mut self, old: Located) -> Located {
+        let (id, frame) = self.take();
+        let (stamp, born) = (self.open.stamp, self.open.born);
+        let node = self.located(id, frame);
+        let (target, [source, _]) = self.rebuild(node, [old, old]);
+        target.copy_from_slice(source);
+        page::set_identity(target, id, stamp, born);
+        self.memory.insert_resident(id, frame);
+        node
+    }
+
+    fn retire(&mut self, node: Located) {
+        let id = node.reference.id;
+        if !self.is_open(node) {
+            let born = page::born(self.bytes(node));
+            self.open.retired.push(Retired { extent: Extent::single(id), born });
+            return;
+        }
+        // Created and replaced within the open batch: no other thread ever saw it. The node was mostly created a
+        // moment ago, so the search from the end is short.
+        if let Some(position) = self.open.created.iter().rposition(|created| *created == id) {
+            self.open.created.swap_remove(position);
+        }
+        if let Some(frame) = self.memory.remove(id) {
+            self.supply.frames.push(frame);
+        }
+        self.supply.ids.push(id);
+    }
+
+    fn retire_blob(&mut self, descriptor: &[u8]) {
+        for retired in blob_extents(descriptor) {
+            self.open.retired.push(retired);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What all threads of a database see: the memory, the current version, the status and the counters.
+//!
+//! Everything here is either immutable after opening or a small lock-free (or briefly locked) cell; all
+//! other state belongs to exactly one actor.
+
+mod counters;
+mod participants;
+mod status;
+mod version;
+
+pub(crate) use counters::{Counter, Counters, GroupSizes};
+pub(crate) use participants::{collect, with_guard};
+pub(crate) use status::Status;
+pub(crate) use version::{DeadVersions, Version};
+
+use std::sync::Arc;
+
+use treering_engine::memory::Memory;
+use treering_engine::version::VersionCell;
+
+use crate::options::Durability;
+
+/// Name of the data file inside the database directory.
+pub(crate) const DATA_FILE: &str = "data";
+
+/// Shared by all actors and clients of one database.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// Frames and residency.
+    pub memory: Memory,
+    /// The version that readers start from.
+    pub current: VersionCell<Version>,
+    /// Versions whose last user went away, for the flusher.
+    pub dead: Arc<DeadVersions>,
+    /// Whether the database still takes requests.
+    pub status: Status,
+    /// What happened so far.
+    pub counters: Counters,
+    /// Operations per commit group.
+    pub group_sizes: GroupSizes,
+    /// Fixed limits and settings.
+    pub settings: Settings,
+}
+
+/// Settings that stay as they were at opening.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub page_bytes: usize,
+    pub shards: usize,
+    pub durability: Durability,
+    /// Whether there are files at all.
+    pub in_memory: bool,
+    /// Whether changes are logged.
+    pub log: bool,
+    /// Most nodes that the open batch of one shard may hold: a quarter of the pool over all shards (rule R11).
+    pub open_nodes_max: usize,
+    /// Changed pages in memory that start a checkpoint.
+    pub dirty_pages_max: usize,
+    /// Log length that starts a checkpoint.
+    pub checkpoint_log_bytes: u64,
+    /// Most record bytes of one batch.
+    pub batch_record_bytes_max: usize,
+    /// Longest time that a buffered write stays unsynced.
+    pub flush_interval_nanos: u64,
+}
