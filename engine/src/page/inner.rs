@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use super::key::{self, KeyParts, Position};
-use super::layout::{self, HEADER_BYTES, padded, u16_at, u32_at};
+use super::layout::{self, HEAD_BYTES, HEADER_BYTES, padded, u16_at, u32_at};
 use super::search;
 use crate::ids::PageRef;
 
@@ -14,7 +14,9 @@ use crate::ids::PageRef;
 pub(crate) const HINTS: usize = 16;
 pub(crate) const HINTS_AT: usize = HEADER_BYTES;
 pub(crate) const INNER_HEADER_BYTES: usize = HINTS_AT + 4 * HINTS;
-pub(crate) const TAIL_BYTES: usize = 4;
+pub(crate) const TAIL_BYTES: usize = 2;
+/// Bytes before a separator's rest in the heap: its length.
+pub(crate) const REST_HEADER_BYTES: usize = 2;
 pub(crate) const REFERENCE_BYTES: usize = 8;
 /// Bytes that a child takes besides heap bytes: head, reference, tail.
 pub(crate) const CHILD_BYTES: usize = 4 + REFERENCE_BYTES + TAIL_BYTES;
@@ -28,11 +30,13 @@ pub(crate) struct Inner<'a> {
     heads_at: usize,
 }
 
-/// Where a separator's bytes are.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tail {
-    pub(crate) offset: usize,
-    pub(crate) suffix_len: usize,
+/// Heap bytes of a separator that has so many bytes behind the prefix.
+#[inline]
+pub(crate) const fn heap_bytes(suffix_len: usize) -> usize {
+    match key::rest_len(suffix_len) {
+        0 => 0,
+        rest_len => REST_HEADER_BYTES + rest_len,
+    }
 }
 
 /// Distance of the heads that hints repeat.
@@ -97,29 +101,32 @@ impl<'a> Inner<'a> {
         layout::reference_at(self.page, self.references_at() + REFERENCE_BYTES * index)
     }
 
+    /// The tail of child `index`: see the layout.
     #[inline]
-    pub(crate) fn tail(&self, index: usize) -> Tail {
-        let at = self.tails_at() + TAIL_BYTES * index;
-        Tail {
-            offset: usize::from(u16_at(self.page, at)),
-            suffix_len: usize::from(u16_at(self.page, at + 2)),
-        }
+    pub(crate) fn tail(&self, index: usize) -> usize {
+        usize::from(u16_at(self.page, self.tails_at() + TAIL_BYTES * index))
     }
 
+    /// Length behind the prefix, and what lies behind the head.
     #[inline]
-    fn rest(&self, tail: Tail) -> &'a [u8] {
-        &self.page[tail.offset..tail.offset + key::rest_len(tail.suffix_len)]
+    fn suffix_of(&self, tail: usize) -> (usize, &'a [u8]) {
+        if tail <= HEAD_BYTES {
+            return (tail, &[]);
+        }
+        let rest_len = usize::from(u16_at(self.page, tail));
+        let start = tail + REST_HEADER_BYTES;
+        (HEAD_BYTES + rest_len, &self.page[start..start + rest_len])
     }
 
     /// Separator `index`, which must not be 0.
     pub(crate) fn separator(&self, index: usize) -> KeyParts<'a> {
         debug_assert!(index > 0 && index < self.count);
-        let tail = self.tail(index);
+        let (suffix_len, rest) = self.suffix_of(self.tail(index));
         KeyParts {
             prefix: self.prefix(),
             head: self.head(index),
-            suffix_len: tail.suffix_len,
-            rest: self.rest(tail),
+            suffix_len,
+            rest,
         }
     }
 
@@ -160,8 +167,8 @@ impl<'a> Inner<'a> {
         let mut high = first + search::count_equal(&self.heads()[first..], target);
         while low < high {
             let middle = low.midpoint(high);
-            let tail = self.tail(middle);
-            match key::compare_rest(self.rest(tail), tail.suffix_len, key::rest(suffix), suffix.len()) {
+            let (suffix_len, rest) = self.suffix_of(self.tail(middle));
+            match key::compare_rest(rest, suffix_len, key::rest(suffix), suffix.len()) {
                 Ordering::Less | Ordering::Equal => low = middle + 1,
                 Ordering::Greater => high = middle,
             }

@@ -2,7 +2,8 @@
 //! an [`InnerWriter`].
 
 use super::inner::{
-    CHILD_BYTES, HINTS, HINTS_AT, INNER_HEADER_BYTES, Inner, REFERENCE_BYTES, TAIL_BYTES, hint_step,
+    self, CHILD_BYTES, HINTS, HINTS_AT, INNER_HEADER_BYTES, Inner, REFERENCE_BYTES, REST_HEADER_BYTES,
+    TAIL_BYTES, hint_step,
 };
 use super::key::{self, KeyParts};
 use super::layout::{
@@ -21,7 +22,7 @@ pub(crate) fn set_child(page: &mut [u8], index: usize, child: PageRef) {
 /// Bytes that a child with this separator takes in this node, or `None` if the separator lacks the node's prefix.
 pub(crate) fn child_bytes(inner: &Inner<'_>, separator: &[u8]) -> Option<usize> {
     let suffix = separator.strip_prefix(inner.prefix())?;
-    Some(CHILD_BYTES + key::rest_len(suffix.len()))
+    Some(CHILD_BYTES + inner::heap_bytes(suffix.len()))
 }
 
 /// Inserts a child with its separator at `index`, which must not be 0; [`child_bytes`] fits into the gap.
@@ -44,24 +45,22 @@ pub(crate) fn insert(page: &mut [u8], index: usize, separator: &[u8], child: Pag
     put_u32(page, head_at, key::head(suffix));
     put_reference(page, reference_at + 4, child);
     put_u16(page, COUNT_AT, (count + 1) as u16);
-    let offset = push_heap(page, key::rest(suffix));
-    put_tail(page, tail_at + 4 + REFERENCE_BYTES, offset, suffix.len());
+    let mut heap_start = layout::heap_start(page);
+    let tail = push_heap(page, &mut heap_start, suffix.len(), key::rest(suffix));
+    put_u32(page, HEAP_START_AT, heap_start as u32);
+    put_u16(page, tail_at + 4 + REFERENCE_BYTES, tail);
 }
 
-fn put_tail(page: &mut [u8], at: usize, offset: usize, suffix_len: usize) {
-    put_u16(page, at, offset as u16);
-    put_u16(page, at + 2, suffix_len as u16);
-}
-
-fn push_heap(page: &mut [u8], rest: &[u8]) -> usize {
+/// Puts what a separator has behind its head below the heap, if it has anything there; gives its tail.
+fn push_heap(page: &mut [u8], heap_start: &mut usize, suffix_len: usize, rest: &[u8]) -> u16 {
     if rest.is_empty() {
-        return 0;
+        return suffix_len as u16;
     }
-    let end = layout::heap_start(page);
-    let start = end - rest.len();
-    page[start..end].copy_from_slice(rest);
-    put_u32(page, HEAP_START_AT, start as u32);
-    start
+    *heap_start -= REST_HEADER_BYTES + rest.len();
+    let rest_at = *heap_start + REST_HEADER_BYTES;
+    put_u16(page, *heap_start, rest.len() as u16);
+    page[rest_at..rest_at + rest.len()].copy_from_slice(rest);
+    *heap_start as u16
 }
 
 /// Removes a child with its separator. When it is child 0, the next child loses its separator: it takes the range.
@@ -73,13 +72,13 @@ pub(crate) fn remove(page: &mut [u8], index: usize) {
     // Child 0 owns no heap bytes; what becomes child 0 gives up its own.
     let separator_gone = if index == 0 { 1 } else { index };
     if separator_gone < count {
-        let tail = inner.tail(separator_gone);
-        let dead = layout::dead_bytes(page) + key::rest_len(tail.suffix_len);
+        let gone = inner::heap_bytes(inner.separator(separator_gone).suffix_len);
+        let dead = layout::dead_bytes(page) + gone;
         put_u32(page, DEAD_AT, dead as u32);
     }
     if index == 0 && count > 1 {
         put_u32(page, heads_at + 4, 0);
-        put_tail(page, tails_at + TAIL_BYTES, 0, 0);
+        put_u16(page, tails_at + TAIL_BYTES, 0);
     }
     let head_at = heads_at + 4 * index;
     page.copy_within(head_at + 4..references_at, head_at);
@@ -164,20 +163,12 @@ impl<'a> InnerWriter<'a> {
     }
 
     fn push_parts(&mut self, head: u32, suffix_len: usize, rest: &[u8], child: PageRef) {
-        let start = self.heap_start - rest.len();
-        self.page[start..self.heap_start].copy_from_slice(rest);
-        self.heap_start = start;
+        let tail = push_heap(self.page, &mut self.heap_start, suffix_len, rest);
         let references_at = self.heads_at + 4 * self.count;
         let tails_at = references_at + REFERENCE_BYTES * self.count;
         put_u32(self.page, self.heads_at + 4 * self.written, head);
         put_reference(self.page, references_at + REFERENCE_BYTES * self.written, child);
-        let offset = if rest.is_empty() { 0 } else { start };
-        put_tail(
-            self.page,
-            tails_at + TAIL_BYTES * self.written,
-            offset,
-            suffix_len,
-        );
+        put_u16(self.page, tails_at + TAIL_BYTES * self.written, tail);
         self.written += 1;
     }
 

@@ -20,16 +20,16 @@
 //!
 //! A leaf goes on with the prefix at 48, padded to `p`; heads (4n) at `48 + p`; slots (6n); free bytes; heap.
 //! An inner node has 16 hints (4 bytes each) at 48; the prefix at 112; heads (4n) at `112 + p`; child references
-//! (8n); tails (4n); free bytes; heap.
+//! (8n); tails (2n); free bytes; heap.
 //!
 //! - The *head* of a key is the first four bytes behind the prefix, padded with zeros, as a number whose order is
 //!   the keys' order. A search reads heads only, until it meets an equal one.
 //! - A leaf's *slot*: offset u16, key length behind the prefix u16, value length u16 (top bit: blob descriptor).
 //!   At the offset: what the key has behind prefix and head, then the value.
-//! - An inner node's *tail*: offset u16, separator length behind the prefix u16. At the offset: what the separator
-//!   has behind prefix and head. Separators are cut as short as they may be, so most have nothing there. Child 0
-//!   has no separator: its head and tail are zero.
-//! - A heap entry of no bytes has offset 0.
+//! - An inner node's *tail*, u16, is the separator's length behind the prefix if that is at most 4; otherwise the
+//!   offset of what the separator has behind prefix and head, preceded by its length, u16. Separators are cut as
+//!   short as they may be, so most are in their heads. Child 0 has no separator: its head and tail are zero.
+//! - A leaf's heap entry of no bytes has offset 0.
 
 use crate::ids::{PageId, PageRef, Seq, Stamp};
 
@@ -60,7 +60,7 @@ pub(crate) const HEAD_BYTES: usize = 4;
 ///
 /// If the page is shorter than a header.
 #[inline]
-pub fn stamp_header(page: &mut [u8], id: PageId, stamp: Stamp, born: Seq) {
+pub fn set_identity(page: &mut [u8], id: PageId, stamp: Stamp, born: Seq) {
     put_u32(page, ID_AT, id.0);
     put_u64(page, STAMP_AT, stamp.0);
     put_u64(page, BORN_AT, born.0);

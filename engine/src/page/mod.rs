@@ -20,9 +20,11 @@ pub(crate) mod leaf;
 pub(crate) mod leaf_edit;
 pub(crate) mod prefetch;
 mod search;
+#[cfg(test)]
+mod tests;
 mod verify;
 
-pub use layout::{HEADER_BYTES, born, count, level, reference, stamp, stamp_header};
+pub use layout::{HEADER_BYTES, born, count, level, reference, set_identity, stamp};
 pub use verify::{PageDefect, seal, seal_shared, verify, verify_structure};
 
 use crate::ids::PageRef;

@@ -177,15 +177,20 @@ fn verify_inner(page: &[u8]) -> Result<(), PageDefect> {
         require(node.child(index).id >= PageId::FIRST, "child reference")?;
         let tail = node.tail(index);
         if index == 0 {
-            require(
-                tail.suffix_len == 0 && tail.offset == 0 && node.head(0) == 0,
-                "separator of the first child",
-            )?;
+            require(tail == 0 && node.head(0) == 0, "separator of the first child")?;
             continue;
         }
-        verify_heap_entry(page, tail.offset, key::rest_len(tail.suffix_len))?;
-        verify_key(page, node.prefix_len, tail.suffix_len, node.head(index))?;
-        heap_bytes += key::rest_len(tail.suffix_len);
+        if tail > layout::HEAD_BYTES {
+            require(
+                tail >= layout::heap_start(page) && tail + 2 <= page.len(),
+                "separator",
+            )?;
+            let rest_len = usize::from(layout::u16_at(page, tail));
+            require(rest_len > 0 && tail + 2 + rest_len <= page.len(), "separator")?;
+        }
+        let suffix_len = node.separator(index).suffix_len;
+        verify_key(page, node.prefix_len, suffix_len, node.head(index))?;
+        heap_bytes += inner::heap_bytes(suffix_len);
         if index > 1 {
             let (before, this) = (node.separator(index - 1), node.separator(index));
             let order = before

@@ -138,10 +138,12 @@ impl<S: ReadNodes, V: FnMut(PageRef, &[u8])> Walk<'_, S, V> {
         let inner = Inner::new(page);
         self.summary.inner_nodes += 1;
         self.summary.inner_bytes_used += inner.used_bytes() as u64;
-        let mut separators = vec![Vec::new(); inner.count];
+        let mut separators = vec![Vec::new()];
         for index in 1..inner.count {
-            inner.separator(index).copy_to(&mut separators[index]);
-            within(reference, &separators[index], lower, upper)?;
+            let mut separator = Vec::new();
+            inner.separator(index).copy_to(&mut separator);
+            within(reference, &separator, lower, upper)?;
+            separators.push(separator);
         }
         for index in 0..inner.count {
             let lower = if index == 0 {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::sequence::{self, Sequence};
 use crate::ids::PageRef;
-use crate::page::inner::{CHILD_BYTES, INNER_HEADER_BYTES, Inner};
+use crate::page::inner::{self, CHILD_BYTES, INNER_HEADER_BYTES, Inner};
 use crate::page::inner_edit::InnerWriter;
 use crate::page::key::KeyParts;
 
@@ -152,6 +152,10 @@ impl Sequence for InnerSequence<'_> {
     const HEADER_BYTES: usize = INNER_HEADER_BYTES;
     const ELEMENT_BYTES: usize = CHILD_BYTES;
     const FIRST_KEYLESS: bool = true;
+
+    fn key_bytes(suffix_len: usize) -> usize {
+        inner::heap_bytes(suffix_len)
+    }
 
     fn len(&self) -> usize {
         self.old_count() + self.splice.children().len() - self.splice.removed

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::sequence::{self, Sequence};
 use crate::page::ValueRef;
-use crate::page::key::KeyParts;
+use crate::page::key::{self, KeyParts};
 use crate::page::layout::HEADER_BYTES;
 use crate::page::leaf::{ENTRY_BYTES, Leaf};
 use crate::page::leaf_edit::LeafWriter;
@@ -113,7 +113,7 @@ impl<'a> LeafSequence<'a> {
         let (mut left, mut right) = (Vec::new(), Vec::new());
         self.parts(cut - 1).copy_to(&mut left);
         self.parts(cut).copy_to(&mut right);
-        crate::page::key::separator(&left, &right).to_vec()
+        key::separator(&left, &right).to_vec()
     }
 }
 
@@ -121,6 +121,10 @@ impl Sequence for LeafSequence<'_> {
     const HEADER_BYTES: usize = HEADER_BYTES;
     const ELEMENT_BYTES: usize = ENTRY_BYTES;
     const FIRST_KEYLESS: bool = false;
+
+    fn key_bytes(suffix_len: usize) -> usize {
+        key::rest_len(suffix_len)
+    }
 
     fn len(&self) -> usize {
         let old = self.first.count + self.second.map_or(0, |second| second.count);

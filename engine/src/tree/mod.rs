@@ -8,6 +8,7 @@
 //! | `store` | what the tree asks of the place where its nodes live |
 //! | `read` | point lookups, one or many side by side |
 //! | `cursor` | ordered scans in both directions |
+//! | `bulk` | a tree from ascending entries, bottom up |
 //! | `check` | everything that must hold, looked at |
 //! | `write` | one write: descend, look, decide, change |
 //! | `path` | the nodes that a write goes through |
@@ -20,6 +21,7 @@
 //!
 //! Absent: batches, versions, residency, blobs (a leaf may hold a descriptor, opaque here), I/O.
 
+mod bulk;
 mod check;
 mod cursor;
 mod inner_sequence;
@@ -35,6 +37,7 @@ mod test_store;
 mod tests;
 mod write;
 
+pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check};
 pub use cursor::Cursor;
 pub use read::{get, get_many};

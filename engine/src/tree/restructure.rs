@@ -17,7 +17,7 @@ use super::leaf_sequence::{LeafEdit, LeafSequence};
 use super::path::{Neighbour, Path, Step};
 use super::sequence::{self, Sequence};
 use super::{Located, Miss, NodeStore, Root};
-use crate::page::inner::{CHILD_BYTES, Inner};
+use crate::page::inner::{self, CHILD_BYTES, Inner};
 use crate::page::inner_edit::{self, InnerWriter};
 use crate::page::leaf::{ENTRY_BYTES, Leaf};
 use crate::page::leaf_edit::{self, InsertionRun};
@@ -35,7 +35,7 @@ fn merged_bytes_max(page_bytes: usize) -> usize {
 
 /// A neighbour with this much room takes entries from an overflowing leaf.
 fn roomy_bytes(page_bytes: usize) -> usize {
-    page_bytes / 4
+    page_bytes / 8
 }
 
 /// A change that a leaf can't take in place.
@@ -69,14 +69,14 @@ fn leaf_too_empty(leaf: &Leaf<'_>, slot: usize) -> bool {
 /// Whether losing one child near `index` leaves an inner node too empty. Which of its two separators goes isn't known
 /// yet: the longer one is assumed.
 fn inner_too_empty(inner: &Inner<'_>, index: usize) -> bool {
-    let rest_len = |index| {
+    let heap_bytes = |index| {
         if index > 0 && index < inner.count {
-            inner.separator(index).rest.len()
+            inner::heap_bytes(inner.separator(index).suffix_len)
         } else {
             0
         }
     };
-    let lost = CHILD_BYTES + rest_len(index).max(rest_len(index + 1));
+    let lost = CHILD_BYTES + heap_bytes(index).max(heap_bytes(index + 1));
     inner.used_bytes() - lost < underfull_bytes(inner.page.len())
 }
 

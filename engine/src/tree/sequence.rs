@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::page::key::{self, KeyParts};
+use crate::page::key::KeyParts;
 use crate::page::layout::padded;
 
 /// Elements in key order, each a key with a payload.
@@ -17,6 +17,8 @@ pub(super) trait Sequence {
     /// Whether the first element of a node has no key of its own (children of inner nodes).
     const FIRST_KEYLESS: bool;
 
+    /// Heap bytes of a key that has so many bytes behind the prefix.
+    fn key_bytes(suffix_len: usize) -> usize;
     fn len(&self) -> usize;
     fn key(&self, index: usize) -> KeyParts<'_>;
     fn payload_len(&self, index: usize) -> usize;
@@ -43,7 +45,7 @@ fn element_bytes<S: Sequence>(sequence: &S, index: usize, prefix_len: usize, key
     let key_bytes = if keyless {
         0
     } else {
-        key::rest_len(sequence.key(index).len().saturating_sub(prefix_len))
+        S::key_bytes(sequence.key(index).len().saturating_sub(prefix_len))
     };
     S::ELEMENT_BYTES + key_bytes + sequence.payload_len(index)
 }
@@ -80,6 +82,30 @@ pub(super) fn fitting_prefix<S: Sequence>(
 /// Whether a range fits into a node of `limit_bytes`.
 pub(super) fn fits<S: Sequence>(sequence: &S, range: &Range<usize>, limit_bytes: usize) -> bool {
     fitting_prefix(sequence, range, limit_bytes).is_some()
+}
+
+/// What a node that grows at its end takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Size {
+    prefix_len: usize,
+    pub(super) bytes: usize,
+}
+
+impl Size {
+    /// The size when the last element of a sequence has joined those that this is the size of. O(1), unless the
+    /// common prefix gets shorter.
+    pub(super) fn with_last_of<S: Sequence>(self, sequence: &S) -> Size {
+        let all = 0..sequence.len();
+        let last = all.end - 1;
+        let first_keyed = usize::from(S::FIRST_KEYLESS);
+        let prefix_len = common_prefix_len(sequence, &all);
+        let bytes = if last <= first_keyed || prefix_len != self.prefix_len {
+            node_bytes(sequence, &all, prefix_len)
+        } else {
+            self.bytes + element_bytes(sequence, last, prefix_len, false)
+        };
+        Size { prefix_len, bytes }
+    }
 }
 
 /// The index before which `numerator / denominator` of all bytes lie.

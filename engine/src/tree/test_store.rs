@@ -158,7 +158,7 @@ impl TestStore {
             PageId(self.pages.len() as u32 - 1)
         });
         self.created += 1;
-        page::stamp_header(&mut bytes, id, self.stamp, Seq(self.stamp.0));
+        page::set_identity(&mut bytes, id, self.stamp, Seq(self.stamp.0));
         let reference = page::reference(&bytes);
         self.pages[id.0 as usize] = Some(Page {
             bytes,

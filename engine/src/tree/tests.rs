@@ -6,10 +6,16 @@ use std::ops::{Bound, ControlFlow};
 use proptest::prelude::*;
 
 use super::test_store::TestStore;
-use super::{Change, Cursor, Decision, Miss, Root, delete, get, get_many, modify, put, reserve_for};
+use super::{
+    BulkBuilder, Change, Cursor, Decision, Miss, NotAscending, Root, delete, get, get_many, modify, put,
+    reserve_for,
+};
 use crate::page::{ValueRef, max_inline_value_bytes, max_key_bytes};
 
-type Model = BTreeMap<Vec<u8>, (bool, Vec<u8>)>;
+/// Whether it is a blob, and the bytes.
+type Value = (bool, Vec<u8>);
+type Model = BTreeMap<Vec<u8>, Value>;
+type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// Repeats what missed, as a worker does once the page has come.
 fn retried<R>(mut operation: impl FnMut() -> Result<R, Miss>) -> R {
@@ -263,7 +269,7 @@ fn assert_reads(store: &TestStore, root: &Root, model: &Model) {
 }
 
 /// Everything that a cursor hands out, if it is interrupted after every `run_max` entries.
-fn scan(store: &TestStore, mut cursor: Cursor, run_max: usize) -> Vec<(Vec<u8>, (bool, Vec<u8>))> {
+fn scan(store: &TestStore, mut cursor: Cursor, run_max: usize) -> Vec<(Vec<u8>, Value)> {
     let mut seen = Vec::new();
     loop {
         let mut left = run_max;
@@ -335,6 +341,55 @@ fn run(page_bytes: usize, miss_one_in: u64, ops: Vec<Op>) {
     assert!(harness.root.reference.is_none());
 }
 
+/// Every way of asking for the keys between two others, against a map's range.
+fn assert_ranges(store: &TestStore, root: &Root, model: &Model, bounds: &[Bounds], run_max: usize) {
+    for (lower, upper) in bounds {
+        let (lower, upper) = (
+            lower.as_ref().map(Vec::as_slice),
+            upper.as_ref().map(Vec::as_slice),
+        );
+        let inside = |key: &[u8]| {
+            let above = match lower {
+                Bound::Included(lower) => key >= lower,
+                Bound::Excluded(lower) => key > lower,
+                Bound::Unbounded => true,
+            };
+            let below = match upper {
+                Bound::Included(upper) => key <= upper,
+                Bound::Excluded(upper) => key < upper,
+                Bound::Unbounded => true,
+            };
+            above && below
+        };
+        let mut expected: Vec<_> = model
+            .iter()
+            .filter(|(key, _)| inside(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        assert_eq!(
+            scan(store, Cursor::ascending(*root, lower, upper), run_max),
+            expected
+        );
+        expected.reverse();
+        assert_eq!(
+            scan(store, Cursor::descending(*root, lower, upper), run_max),
+            expected
+        );
+    }
+}
+
+fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
+    (key(512), 0..5u8).prop_map(|(key, kind)| match kind {
+        0 => Bound::Unbounded,
+        1 | 2 => Bound::Included(key),
+        _ => Bound::Excluded(key),
+    })
+}
+
+fn model() -> impl Strategy<Value = Model> {
+    prop::collection::btree_map(key(512), (any::<bool>(), value(512)), 0..250)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
@@ -346,5 +401,33 @@ proptest! {
     #[test]
     fn large_pages_match_a_map(ops in prop::collection::vec(op(4096), 1..400)) {
         run(4096, 0, ops);
+    }
+
+    #[test]
+    fn bulk_built_trees_match_a_map(
+        model in model(),
+        fill in 50..=100u8,
+        ranges in prop::collection::vec((bound(), bound()), 8),
+        run_max in 1..40usize,
+        miss in prop_oneof![Just(0u64), Just(10)],
+    ) {
+        let mut store = TestStore::new(512);
+        let mut builder = BulkBuilder::new(512, fill);
+        for (key, value) in &model {
+            let reserve = builder.reserve();
+            store.created = 0;
+            builder.push(&mut store, key, value_ref(value)).unwrap();
+            prop_assert!(store.created <= reserve);
+            prop_assert_eq!(builder.push(&mut store, key, ValueRef::Inline(b"")), Err(NotAscending));
+        }
+        let reserve = builder.reserve();
+        store.created = 0;
+        let root = builder.finish(&mut store);
+        prop_assert!(store.created <= reserve);
+        store.freeze();
+        store.assert_balanced(&root);
+        store.miss_one_in = miss;
+        assert_reads(&store, &root, &model);
+        assert_ranges(&store, &root, &model, &ranges, run_max);
     }
 }
