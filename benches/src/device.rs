@@ -140,7 +140,7 @@ impl RawFile {
         let begun = Instant::now();
         loop {
             let over = begun.elapsed() >= window;
-            while let (false, Some(slot)) = (over, idle.pop()) {
+            while let Some(slot) = if over { None } else { idle.pop() } {
                 let offset = random.below(self.blocks) * BLOCK_BYTES as u64;
                 let target = buffers[slot].block().as_mut_ptr();
                 let file = types::Fd(self.file.as_raw_fd());
@@ -197,3 +197,6 @@ impl RawFile {
         Self::create(path, LOG_BYTES)
     }
 }
+
+#[cfg(test)]
+mod tests;

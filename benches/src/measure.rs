@@ -1,9 +1,10 @@
 //! Runs one operation on some threads for some time and says how often it succeeded.
 //!
-//! Every thread opens its own session, runs through the warm-up without counting, then counts and
-//! times itself from the first operation that began inside the window to the last one it finished.
-//! The rates of the threads add up. So an operation that is longer than the window (a full scan)
-//! is still measured, once, and stragglers don't distort the rate.
+//! Every thread opens its own session and runs through the warm-up without counting. Several threads
+//! count what they finish inside the window: what they are in the middle of at either end cancels
+//! out. A single thread instead times itself from its first completion inside the window to its
+//! first one after it, so that an operation that is longer than the window (a full scan) is
+//! still measured.
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -60,8 +61,9 @@ fn empty_histogram() -> Result<Histogram<u64>> {
 pub fn run(store: &dyn Store, plan: Plan, operation: &Operation<'_>) -> Result<Sample> {
     let phase = AtomicU8::new(WARMING);
     let started = Barrier::new(plan.threads as usize + 1);
-    let mut rate = 0.0;
     let mut latency_ns = empty_histogram()?;
+    let mut total = Counted::default();
+    let mut window_seconds = 0.0;
     std::thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..plan.threads)
             .map(|thread| {
@@ -81,16 +83,37 @@ pub fn run(store: &dyn Store, plan: Plan, operation: &Operation<'_>) -> Result<S
         std::thread::sleep(plan.warm_up);
         // A worker that failed has already said stop; don't start it again.
         let _ = phase.compare_exchange(WARMING, COUNTING, Ordering::Relaxed, Ordering::Relaxed);
+        let begun = Instant::now();
         std::thread::sleep(plan.window);
         phase.store(STOPPED, Ordering::Relaxed);
+        window_seconds = begun.elapsed().as_secs_f64();
         for worker in workers {
-            let sample = worker.join().map_err(|_| "a client thread panicked")??;
-            rate += sample.rate;
-            latency_ns.add(&sample.latency_ns)?;
+            let (counted, own_latency_ns) = worker.join().map_err(|_| "a client thread panicked")??;
+            total.inside_window += counted.inside_window;
+            total.own += counted.own;
+            total.own_seconds += counted.own_seconds;
+            latency_ns.add(&own_latency_ns)?;
         }
         Ok(())
     })?;
+    let rate = if plan.threads == 1 {
+        total.own as f64 / total.own_seconds
+    } else {
+        total.inside_window as f64 / window_seconds
+    };
     Ok(Sample { rate, latency_ns })
+}
+
+/// What a thread has done.
+#[derive(Debug, Default)]
+struct Counted {
+    /// Operations finished inside the window.
+    inside_window: u64,
+    /// Operations that began after one had finished inside the window, up to the first that
+    /// finished after it.
+    own: u64,
+    /// The time they took.
+    own_seconds: f64,
 }
 
 fn work(
@@ -99,32 +122,37 @@ fn work(
     plan: Plan,
     phase: &AtomicU8,
     operation: &Operation<'_>,
-) -> Result<Sample> {
+) -> Result<(Counted, Histogram<u64>)> {
     let mut random = Random::new(plan.seed.wrapping_mul(1_009).wrapping_add(thread));
     let mut latency_ns = empty_histogram()?;
-    let mut operations = 0_u64;
+    let mut counted = Counted::default();
     let mut since: Option<Instant> = None;
     loop {
         let begun = plan.latencies.then(Instant::now);
-        let counted = operation(&mut *session, &mut random)?;
+        let operations = operation(&mut *session, &mut random)?;
         let now = phase.load(Ordering::Relaxed);
+        if now == WARMING {
+            continue;
+        }
+        if let Some(begun) = begun {
+            latency_ns.saturating_record(begun.elapsed().as_nanos() as u64);
+        }
+        if now == COUNTING {
+            counted.inside_window += operations;
+        }
         match since {
-            None if now == WARMING => {}
-            // This operation began before the window: the next one is the first that counts.
             None => since = Some(Instant::now()),
-            Some(beginning) => {
-                operations += counted;
-                if let Some(begun) = begun {
-                    latency_ns.saturating_record(begun.elapsed().as_nanos() as u64);
-                }
-                if now == STOPPED {
-                    let seconds = beginning.elapsed().as_secs_f64();
-                    return Ok(Sample {
-                        rate: operations as f64 / seconds,
-                        latency_ns,
-                    });
-                }
-            }
+            Some(_) => counted.own += operations,
+        }
+        // A single thread must have something to divide by; of several, those that are late go.
+        if let (STOPPED, Some(since)) = (now, since)
+            && (counted.own > 0 || plan.threads > 1)
+        {
+            counted.own_seconds = since.elapsed().as_secs_f64();
+            return Ok((counted, latency_ns));
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

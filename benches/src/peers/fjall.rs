@@ -98,6 +98,8 @@ impl Store for Fjall {
 
     fn settle(&self) -> Result<()> {
         self.sync_log()?;
+        // Old versions in the memtable slow scans down, and the sizes are to include its contents.
+        self.keyspace.rotate_memtable_and_wait()?;
         let deadline = Instant::now() + SETTLE_MAX;
         while (self.database.outstanding_flushes() > 0 || self.database.active_compactions() > 0)
             && Instant::now() < deadline

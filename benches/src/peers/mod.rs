@@ -15,6 +15,7 @@ mod lmdb;
 mod redb;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+mod treering;
 
 use std::path::Path;
 
@@ -221,7 +222,12 @@ fn refill<T>(batch: &mut Vec<T>, items: &mut dyn Iterator<Item = T>, limit: usiz
 /// The engines of this build, Treering first.
 #[must_use]
 pub fn built() -> Vec<Contender> {
-    let mut engines = vec![Contender::Lmdb, Contender::Redb, Contender::Fjall];
+    let mut engines = vec![
+        Contender::Treering,
+        Contender::Lmdb,
+        Contender::Redb,
+        Contender::Fjall,
+    ];
     if cfg!(feature = "rocksdb") {
         engines.push(Contender::RocksDb);
     }
@@ -234,6 +240,7 @@ pub fn built() -> Vec<Contender> {
 /// The engine's; also when this build lacks the engine.
 pub fn open(engine: Contender, directory: &Path, profile: &Profile) -> Result<Box<dyn Store>> {
     match engine {
+        Contender::Treering => Ok(Box::new(treering::Treering::open(directory, profile)?)),
         Contender::Lmdb => Ok(Box::new(lmdb::Lmdb::open(directory, profile)?)),
         Contender::Redb => Ok(Box::new(redb::Redb::open(directory, profile)?)),
         Contender::Fjall => Ok(Box::new(fjall::Fjall::open(directory, profile)?)),
