@@ -50,6 +50,8 @@ impl<V: Send + Sync + 'static> VersionCell<V> {
             // it out of the cell, so this is the only function that gives that count up.
             drop(unsafe { Arc::from_raw(replaced.0) });
         });
+        // Into the sight of all threads: a death must not wait for what this thread does next.
+        guard.flush();
     }
 
     /// The current version. Writes to no shared memory.

@@ -66,6 +66,16 @@ fn a_replaced_version_outlives_the_pins_that_could_see_it() {
 }
 
 #[test]
+fn a_death_is_reported_though_the_publisher_never_comes_back() {
+    let setup = setup();
+    setup.publish(1);
+    for _ in 0..8 {
+        setup.other.pin().flush();
+    }
+    assert_eq!(setup.deaths.load(Ordering::Relaxed), 1);
+}
+
+#[test]
 fn a_held_version_outlives_the_pin() {
     let setup = setup();
     let held = setup.cell.hold(&setup.other.pin());

@@ -126,6 +126,8 @@ impl Pool {
         let pool = Arc::clone(pool);
         // Three words: what crossbeam keeps in place, without a box.
         guard.defer(move || pool.leave_limbo(chain));
+        // Into the sight of all threads: this one may not come back to the epoch for long (rule R11).
+        guard.flush();
     }
 
     /// Counts a frame into limbo whose function is deferred later, by whoever lets go of it.
@@ -142,6 +144,7 @@ impl Pool {
             length: 1,
         };
         guard.defer(move || pool.leave_limbo(chain));
+        guard.flush();
     }
 
     fn leave_limbo(&self, chain: Chain) {

@@ -168,6 +168,20 @@ fn a_pin_keeps_frames_from_being_handed_out() {
 }
 
 #[test]
+fn frames_come_back_though_the_thread_that_gave_them_never_does() {
+    let (memory, thread) = small();
+    let other = memory.participant();
+    let free = memory.free_frames();
+    let frames = [load(&memory, PageId(3)), load(&memory, PageId(4))];
+    assert!(memory.hold(frames[1]));
+    let removed = [PageId(3), PageId(4)].map(|id| memory.remove(id).expect("it is resident"));
+    memory.release_deferred(&thread.pin(), removed);
+    memory.unhold(frames[1], &thread.pin());
+    other.collect();
+    assert_eq!((memory.free_frames(), memory.limbo_frames()), (free, 0));
+}
+
+#[test]
 fn the_clock_gives_what_was_not_used_for_a_round() {
     let (memory, thread) = small();
     let frames: Vec<FrameId> = (2..12).map(|id| load(&memory, PageId(id))).collect();
