@@ -172,11 +172,17 @@ fn frames_come_back_though_the_thread_that_gave_them_never_does() {
     let (memory, thread) = small();
     let other = memory.participant();
     let free = memory.free_frames();
-    let frames = [load(&memory, PageId(3)), load(&memory, PageId(4))];
-    assert!(memory.hold(frames[1]));
-    let removed = [PageId(3), PageId(4)].map(|id| memory.remove(id).expect("it is resident"));
-    memory.release_deferred(&thread.pin(), removed);
-    memory.unhold(frames[1], &thread.pin());
+    let _ = load(&memory, PageId(3));
+    let frame = memory.remove(PageId(3)).expect("it is resident");
+    memory.release_deferred(&thread.pin(), [frame]);
+    other.collect();
+    assert_eq!((memory.free_frames(), memory.limbo_frames()), (free, 0));
+
+    let frame = load(&memory, PageId(4));
+    assert!(memory.hold(frame));
+    assert_eq!(memory.remove(PageId(4)), Some(frame));
+    memory.release_deferred(&other.pin(), [frame]);
+    memory.unhold(frame, &thread.pin());
     other.collect();
     assert_eq!((memory.free_frames(), memory.limbo_frames()), (free, 0));
 }
