@@ -13,7 +13,8 @@ use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::LogPosition;
-use super::record::{RecordReader, RecordWriter};
+use super::record::RecordWriter;
+use super::record_reader::RecordReader;
 use crate::checksum::crc32c;
 use crate::{BLOCK_BYTES, Lsn, Seq, ShardId, Stamp};
 

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | what a group carries: puts, deletes, trees, transactions, in batches | [`record`] |
 //! | the unit of I/O and of atomicity: header, checksums, chain | [`group`] |
-//! | positions, segment files, and which of them to create, recycle and remove | [`segment`] |
+//! | positions, and the files that hold them | [`segment`] |
+//! | which of these files to create, recycle and remove | [`SegmentSet`] |
 //! | recovery: from a position to the log's end, or to corruption | [`scan`] |
 //!
 //! # What makes a group valid
@@ -22,16 +23,21 @@
 
 pub mod group;
 pub mod record;
+mod record_reader;
 pub mod scan;
 pub mod segment;
+mod segment_set;
+mod window;
 
 pub use group::{
     GROUP_HEADER_BYTES, Group, GroupBuilder, GroupDefect, GroupHeader, GroupImage, GroupStart, encoded_bytes,
     parse_group,
 };
-pub use record::{LogDefect, Record, RecordReader, RecordWriter};
+pub use record::{Record, RecordWriter};
+pub use record_reader::{LogDefect, RecordReader};
 pub use scan::{LogEnd, ReadLog, ScanError, ScanStart, SegmentFile, scan};
-pub use segment::{SegmentHeader, SegmentHeaderDefect, SegmentJob, SegmentLayout, SegmentSet};
+pub use segment::{SegmentHeader, SegmentHeaderDefect, SegmentLayout};
+pub use segment_set::{SegmentJob, SegmentSet};
 
 use crate::Lsn;
 

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
-use super::{BATCH_FRAME_BYTES, HEAD_BYTES_MAX, LogDefect, Record, RecordReader, RecordWriter};
+use super::{BATCH_FRAME_BYTES, HEAD_BYTES_MAX, Record, RecordReader, RecordWriter};
+use crate::log::LogDefect;
 use crate::{Lsn, Seq, ShardId, Stamp, TreeId};
 
 /// An owned change.

@@ -1,30 +1,14 @@
 //! [`SpaceMap`]: the available and the reachable pages of the data file.
 
-use std::collections::BTreeMap;
-
 use super::bitmap::Bitmap;
-use super::runs::{REGION_PAGES, RunIndex, runs};
+use super::blocks::Frozen;
+use super::runs::{RunIndex, runs};
 use crate::{Extent, PageId};
 
 /// Runs shorter than this are passed over while longer ones are near: writing them costs one seek each.
 const RUN_PAGES_PREFERRED: usize = 8;
 /// How many short runs one allocation passes over before it takes them after all.
 const SHORT_RUNS_SKIPPED_MAX: usize = 64;
-/// Words of one block of the map, as checkpoints store it: one region.
-const BLOCK_WORDS: usize = REGION_PAGES / 64;
-
-/// Number of blocks that the map of a file consists of.
-pub(crate) fn map_blocks(file_pages: u32) -> usize {
-    (file_pages as usize).div_ceil(REGION_PAGES)
-}
-
-/// Number of words in block `index` of the map of a file; fewer in the last one.
-pub(crate) fn block_words(file_pages: u32, index: usize) -> usize {
-    file_pages
-        .div_ceil(64)
-        .saturating_sub((index * BLOCK_WORDS) as u32)
-        .min(BLOCK_WORDS as u32) as usize
-}
 
 /// A request that contradicts the state of the map. Nothing was changed. These are never caused by a full
 /// disk: they mean that two owners claim one page, and the database must stop writing.
@@ -56,23 +40,14 @@ pub enum SpaceError {
 /// as it was, while changes go on; only blocks that change meanwhile are copied.
 #[derive(Debug)]
 pub struct SpaceMap {
-    available: Bitmap,
-    available_pages: usize,
-    index: RunIndex,
-    reachable: Bitmap,
-    reachable_pages: usize,
+    pub(super) available: Bitmap,
+    pub(super) available_pages: usize,
+    pub(super) index: RunIndex,
+    pub(super) reachable: Bitmap,
+    pub(super) reachable_pages: usize,
     /// Where the next chunk is looked for.
     cursor: usize,
-    frozen: Option<Frozen>,
-}
-
-/// The reachable set as it was when it was frozen.
-#[derive(Debug)]
-struct Frozen {
-    file_pages: u32,
-    reachable_pages: u64,
-    /// Blocks that changed since, as they were; no block that did not.
-    saved: BTreeMap<usize, Vec<u64>>,
+    pub(super) frozen: Option<Frozen>,
 }
 
 impl SpaceMap {
@@ -271,80 +246,6 @@ impl SpaceMap {
         Ok(())
     }
 
-    /// Keeps the reachable set as it is now for a checkpoint, until [`thaw`](SpaceMap::thaw). O(1). A set
-    /// that was frozen before is forgotten.
-    pub fn freeze(&mut self) {
-        self.frozen = Some(Frozen {
-            file_pages: self.file_pages(),
-            reachable_pages: self.reachable_pages(),
-            saved: BTreeMap::new(),
-        });
-    }
-
-    /// Forgets the frozen set.
-    pub fn thaw(&mut self) {
-        self.frozen = None;
-    }
-
-    /// Pages of the file and reachable pages when the set was frozen; the present ones if it is not.
-    #[must_use]
-    pub fn frozen_counts(&self) -> (u32, u64) {
-        match &self.frozen {
-            Some(frozen) => (frozen.file_pages, frozen.reachable_pages),
-            None => (self.file_pages(), self.reachable_pages()),
-        }
-    }
-
-    /// The words of block `index` of the frozen set (of the present set if none is frozen); shorter than
-    /// a whole block at the end of the file.
-    pub(crate) fn frozen_block(&self, index: usize) -> &[u64] {
-        match self.frozen.as_ref().and_then(|frozen| frozen.saved.get(&index)) {
-            Some(saved) => saved,
-            None => {
-                let words = block_words(self.frozen_counts().0, index);
-                self.reachable.words(index * BLOCK_WORDS, words)
-            }
-        }
-    }
-
-    /// Marks what a checkpoint's block `index` of the map names as allocated and reachable. For a new map
-    /// that nothing was allocated from.
-    ///
-    /// # Errors
-    /// If the block names pages outside the file or pages in use.
-    pub(crate) fn load_block(
-        &mut self,
-        index: usize,
-        words: impl Iterator<Item = u64>,
-    ) -> Result<(), SpaceError> {
-        let file_pages = self.available.length();
-        for (position, word) in words.enumerate() {
-            let position = index * BLOCK_WORDS + position;
-            let first = position * 64;
-            let within = match file_pages.saturating_sub(first) {
-                0 => 0,
-                count => u64::MAX >> (64 - count.min(64)),
-            };
-            let slots = if first == 0 { (1 << PageId::FIRST.0) - 1 } else { 0 };
-            let usable = within & !slots;
-            if word & !usable != 0 {
-                return Err(SpaceError::Outside(extent(first, 64)));
-            }
-            if word == 0 {
-                continue;
-            }
-            if self.available.word(position) != usable {
-                return Err(SpaceError::NotAvailable(extent(first, 64)));
-            }
-            self.available.store_word(position, usable & !word);
-            self.reachable.store_word(position, word);
-            self.available_pages -= word.count_ones() as usize;
-            self.reachable_pages += word.count_ones() as usize;
-            self.index.touch(first, 1);
-        }
-        Ok(())
-    }
-
     /// The reachable pages in ascending runs.
     pub fn reachable_runs(&self) -> impl Iterator<Item = Extent> + '_ {
         runs(&self.reachable, 0, self.reachable.length()).map(|(start, run)| extent(start, run))
@@ -407,21 +308,9 @@ impl SpaceMap {
         }
         chunk.sort_unstable();
     }
-
-    fn save_blocks(&mut self, start: usize, count: usize) {
-        let Some(frozen) = &mut self.frozen else { return };
-        for index in start / REGION_PAGES..=(start + count - 1) / REGION_PAGES {
-            if index * REGION_PAGES < frozen.file_pages as usize {
-                frozen.saved.entry(index).or_insert_with(|| {
-                    let words = block_words(frozen.file_pages, index);
-                    self.reachable.words(index * BLOCK_WORDS, words).to_vec()
-                });
-            }
-        }
-    }
 }
 
-fn extent(start: usize, count: usize) -> Extent {
+pub(super) fn extent(start: usize, count: usize) -> Extent {
     Extent {
         start: PageId(start as u32),
         pages: count as u32,

@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::{BLOCK_WORDS, SpaceError, SpaceMap, block_words, map_blocks};
+use super::{SpaceError, SpaceMap};
+use crate::space::blocks::{BLOCK_WORDS, block_words, map_blocks};
 use crate::{Extent, PageId};
 
 fn pages(start: u32, pages: u32) -> Extent {

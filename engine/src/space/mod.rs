@@ -14,10 +14,11 @@
 //! everything else is free.
 
 mod bitmap;
+mod blocks;
 mod map;
 mod runs;
 mod waiting;
 
+pub(crate) use blocks::{block_words, map_blocks};
 pub use map::{SpaceError, SpaceMap};
-pub(crate) use map::{block_words, map_blocks};
 pub use waiting::WaitingLists;
