@@ -88,7 +88,8 @@ pub struct Superblock {
     pub next_stamp: Stamp,
     /// Bytes of a log segment, fixed when the database is created.
     pub segment_bytes: u64,
-    /// Pages of the data file, superblock slots included.
+    /// Pages that the data file has at least, superblock slots included; no fewer than the image's map
+    /// covers. It may have grown since, and the image itself may lie in what was added.
     pub file_pages: u32,
     /// Higher than every tree id given until now.
     pub next_tree: TreeId,
@@ -264,9 +265,11 @@ impl Superblock {
         }
         let mut room = 0;
         for extent in &self.image_extents {
-            let end = u64::from(extent.start.0) + u64::from(extent.pages);
-            if extent.pages == 0 || extent.start < PageId::FIRST || end > u64::from(self.file_pages) {
-                return malformed("an image extent lies outside the file");
+            if extent.pages == 0
+                || extent.start < PageId::FIRST
+                || extent.start.0.checked_add(extent.pages).is_none()
+            {
+                return malformed("an image extent is impossible");
             }
             room += u64::from(extent.pages) * u64::from(self.page_bytes);
         }

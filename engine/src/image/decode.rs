@@ -35,6 +35,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct ImageDecoder {
     file_pages: u32,
+    /// Pages that the map covers; the file may have grown since it was frozen.
+    map_pages: u32,
     stage: Stage,
     trees_missing: u32,
     reachable_pages: u64,
@@ -47,11 +49,12 @@ pub struct ImageDecoder {
 }
 
 impl ImageDecoder {
-    /// Expects the image of a database whose superblock says that the file has `file_pages` pages.
+    /// Expects the image of a database whose file has at least `file_pages` pages, as the superblock says.
     #[must_use]
     pub fn new(file_pages: u32) -> ImageDecoder {
         ImageDecoder {
             file_pages,
+            map_pages: 0,
             stage: Stage::Header,
             trees_missing: 0,
             reachable_pages: 0,
@@ -122,12 +125,13 @@ impl ImageDecoder {
                         found: raw.version.get(),
                     });
                 }
-                if raw.file_pages.get() != self.file_pages {
-                    return Err(ImageDefect::Malformed("the map is of a file of another size"));
+                if raw.file_pages.get() > self.file_pages {
+                    return Err(ImageDefect::Malformed("the map is of a larger file"));
                 }
+                self.map_pages = raw.file_pages.get();
                 self.trees_missing = raw.tree_count.get();
                 self.reachable_pages = raw.reachable_pages.get();
-                self.stage = after_tree(self.trees_missing, self.file_pages);
+                self.stage = after_tree(self.trees_missing, self.map_pages);
                 Ok(Some(size_of::<RawImageHeader>()))
             }
             Stage::Tree => {
@@ -183,7 +187,7 @@ impl ImageDecoder {
                 let Some((&kind, rest)) = bytes.split_first() else {
                     return Ok(None);
                 };
-                let words = block_words(self.file_pages, *index);
+                let words = block_words(self.map_pages, *index);
                 let used = match kind {
                     BLOCK_EMPTY => 1,
                     BLOCK_FULL => {
@@ -207,7 +211,7 @@ impl ImageDecoder {
                     _ => return Err(ImageDefect::Malformed("an unknown kind of map block")),
                 };
                 let next = *index + 1;
-                self.stage = if next < map_blocks(self.file_pages) {
+                self.stage = if next < map_blocks(self.map_pages) {
                     Stage::Block { index: next }
                 } else {
                     Stage::Done
@@ -227,15 +231,15 @@ impl ImageDecoder {
             .with_tree(tree)
             .map_err(|_| ImageDefect::Malformed("a tree's name or partitions are impossible"))?;
         self.trees_missing -= 1;
-        self.stage = after_tree(self.trees_missing, self.file_pages);
+        self.stage = after_tree(self.trees_missing, self.map_pages);
         Ok(())
     }
 }
 
-fn after_tree(trees_missing: u32, file_pages: u32) -> Stage {
+fn after_tree(trees_missing: u32, map_pages: u32) -> Stage {
     if trees_missing > 0 {
         Stage::Tree
-    } else if map_blocks(file_pages) > 0 {
+    } else if map_blocks(map_pages) > 0 {
         Stage::Block { index: 0 }
     } else {
         Stage::Done

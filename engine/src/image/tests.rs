@@ -135,6 +135,19 @@ fn an_empty_database_has_an_image() {
 }
 
 #[test]
+fn the_file_may_have_grown_since_the_map_was_frozen() {
+    let (bytes, summary) = encode(&directory(), &space(), 4_096);
+    let mut decoder = ImageDecoder::new(FILE_PAGES + 50_000);
+    decoder.push(&bytes).expect("an image");
+    let (_, map) = decoder.finish(summary.bytes, summary.crc).expect("whole");
+    assert_eq!(map.file_pages(), FILE_PAGES + 50_000);
+    assert_eq!(
+        map.reachable_runs().collect::<Vec<_>>(),
+        space().reachable_runs().collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn changes_while_it_is_written_are_not_in_it() {
     let (directory, mut space) = (directory(), space());
     let (expected, _) = encode(&directory, &space, 4_096);
@@ -169,8 +182,8 @@ fn what_is_wrong_is_named() {
     assert_eq!(with(|bytes| bytes.push(0)), ImageDefect::Length);
     assert_eq!(with(|bytes| bytes.truncate(60)), ImageDefect::Length);
     assert_eq!(
-        with(|bytes| bytes[24] ^= 1),
-        ImageDefect::Malformed("the map is of a file of another size")
+        with(|bytes| bytes[26] = 2),
+        ImageDefect::Malformed("the map is of a larger file")
     );
     assert_eq!(with(|bytes| bytes[50] ^= 1), ImageDefect::Checksum);
 }

@@ -1,6 +1,6 @@
 //! The log: one endless sequence of bytes, written in checksummed groups, kept in segment files.
 //!
-//! An [`Lsn`](crate::Lsn) is a byte position in that sequence. Segment `n` holds positions
+//! An [`Lsn`] is a byte position in that sequence. Segment `n` holds positions
 //! `n * segment_bytes .. (n + 1) * segment_bytes` and is the file `log-NNNNNNNN.seg`; its first 4 KiB are
 //! the segment's header, the rest is groups. So position and place are the same thing, and a segment that
 //! is truncated away is recycled by renaming it to a later number.
@@ -11,7 +11,7 @@
 //! | the unit of I/O and of atomicity: header, checksums, chain | [`group`] |
 //! | positions, and the files that hold them | [`segment`] |
 //! | which of these files to create, recycle and remove | [`SegmentSet`] |
-//! | recovery: from a position to the log's end, or to corruption | [`scan`] |
+//! | recovery: from a position to the log's end, or to corruption | [`scan()`] |
 //!
 //! # What makes a group valid
 //!

@@ -13,8 +13,8 @@
 //! results only: replaying them twice gives what replaying them once gives. The byte tables are in
 //! `docs/FORMAT.md`.
 //!
-//! The [reader](RecordReader) checks this grammar. It meets only bytes whose checksum was right, but
-//! makes no use of that: any bytes give records or a [`LogDefect`], never a panic.
+//! The [reader](super::RecordReader) checks this grammar. It meets only bytes whose checksum was right, but
+//! makes no use of that: any bytes give records or a [`LogDefect`](super::LogDefect), never a panic.
 
 use super::RecordReader;
 use crate::{Lsn, Seq, ShardId, Stamp, TreeId};

@@ -32,7 +32,8 @@ struct Live {
     pages: u64,
 }
 
-/// The live versions and the pages that wait for them. See the [module](self) for the rule.
+/// The live versions and the pages that wait for them: each entry is filed under the newest live version
+/// below the group that retired it (rule R8).
 #[derive(Debug, Default)]
 pub struct WaitingLists {
     /// Ascending by `seq`. Almost all traffic is at the back.
