@@ -59,6 +59,8 @@ pub struct SegmentSet {
     ready: BTreeSet<u64>,
     /// Files that are needed no more and can be recycled.
     obsolete: BTreeSet<u64>,
+    /// How many obsolete files are kept for that: as many as the log needed from one truncation to the next.
+    obsolete_kept: usize,
     /// Files that were found half prepared: not even their length can be relied on.
     broken: BTreeSet<u64>,
     running: Option<SegmentJob>,
@@ -86,6 +88,7 @@ impl SegmentSet {
             first,
             ready: BTreeSet::new(),
             obsolete: BTreeSet::new(),
+            obsolete_kept: found.len(),
             broken: BTreeSet::new(),
             running: None,
         };
@@ -115,6 +118,7 @@ impl SegmentSet {
 
     /// Nothing before `start` is needed any more: a superblock that says so is durable.
     pub fn truncate(&mut self, start: Lsn) {
+        self.obsolete_kept = (self.current - self.first + 1) as usize;
         self.first = self.first.max(self.layout.number_before(start)).min(self.current);
         let kept = self.ready.split_off(&self.first);
         let freed = std::mem::replace(&mut self.ready, kept);
@@ -133,7 +137,7 @@ impl SegmentSet {
     }
 
     /// What to do next, if anything and nothing is being done: first make segments ready, out of obsolete
-    /// files if there are any, then delete what is left over.
+    /// files if there are any, then delete what is left over beyond what the next round will recycle.
     pub fn next_job(&mut self) -> Option<SegmentJob> {
         if self.running.is_some() {
             return None;
@@ -147,8 +151,10 @@ impl SegmentSet {
         self.running = match (missing, self.obsolete.first().copied()) {
             (Some(number), Some(from)) => Some(SegmentJob::Recycle { from, number }),
             (Some(number), None) => Some(SegmentJob::Create { number }),
-            (None, Some(number)) => Some(SegmentJob::Remove { number }),
-            (None, None) => None,
+            (None, Some(number)) if self.obsolete.len() > self.obsolete_kept => {
+                Some(SegmentJob::Remove { number })
+            }
+            (None, _) => None,
         };
         self.running
     }

@@ -35,25 +35,37 @@ fn a_new_log_creates_the_current_segment_and_those_ahead() {
 }
 
 #[test]
-fn truncated_segments_are_recycled_and_the_rest_is_removed() {
+fn truncated_segments_are_recycled_and_what_the_next_round_will_not_need_is_removed() {
     let mut set = SegmentSet::new(layout(), 1, Lsn(4_096), Lsn(4_096), &BTreeMap::new());
     jobs(&mut set);
-    set.advance(Lsn(4 * SEGMENT_BYTES + 4_096));
-    assert_eq!(
-        jobs(&mut set),
-        [2, 3, 4, 5].map(|number| SegmentJob::Create { number })[2..].to_vec()
-    );
-    // Segments 0, 1 hold log; 4 and 5 are ready. A checkpoint at the end of segment 4's first block:
+    for number in 1..5 {
+        set.advance(Lsn(number * SEGMENT_BYTES + 8_192));
+        assert_eq!(jobs(&mut set), [SegmentJob::Create { number: number + 1 }]);
+    }
+    // A checkpoint: segments 0 to 3 are needed no more, and the next round will need as many.
     set.truncate(Lsn(4 * SEGMENT_BYTES + 8_192));
-    set.advance(Lsn(5 * SEGMENT_BYTES + 8_192));
+    assert_eq!(jobs(&mut set), []);
+    for number in 5..8 {
+        set.advance(Lsn(number * SEGMENT_BYTES + 8_192));
+        assert_eq!(
+            jobs(&mut set),
+            [SegmentJob::Recycle {
+                from: number - 5,
+                number: number + 1
+            }]
+        );
+    }
+    set.truncate(Lsn(7 * SEGMENT_BYTES + 8_192));
+    assert_eq!(jobs(&mut set), []);
+    assert_eq!(set.ready_numbers().collect::<Vec<_>>(), [7, 8]);
+    // Checkpoints come sooner now: fewer are kept.
+    set.truncate(Lsn(7 * SEGMENT_BYTES + 12_288));
     assert_eq!(
         jobs(&mut set),
-        [
-            SegmentJob::Recycle { from: 0, number: 6 },
-            SegmentJob::Remove { number: 1 }
-        ]
+        [3, 4, 5].map(|number| SegmentJob::Remove { number })
     );
-    assert_eq!(set.ready_numbers().collect::<Vec<_>>(), [4, 5, 6]);
+    set.advance(Lsn(8 * SEGMENT_BYTES + 8_192));
+    assert_eq!(jobs(&mut set), [SegmentJob::Recycle { from: 6, number: 9 }]);
 }
 
 #[test]
