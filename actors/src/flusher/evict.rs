@@ -1,6 +1,6 @@
 //! Eviction: the clock that keeps frames free.
 
-use treering_engine::memory::{Class, FrameId, Residency};
+use treering_engine::memory::{Class, FrameId, Memory, Residency};
 use treering_engine::{PageId, page};
 
 use super::state::Flusher;
@@ -64,7 +64,7 @@ impl Flusher {
         for _ in 0..2 * SWEEP_SHARE {
             self.hand = memory.sweep(self.hand, steps, &mut cold);
             for frame in cold.drain(..) {
-                if memory.finish_evict(frame) {
+                if leave(memory, frame) {
                     released.push(frame);
                     continue;
                 }
@@ -120,7 +120,7 @@ impl Flusher {
                 memory.set_written(frame);
                 self.dirty_pages = self.dirty_pages.saturating_sub(1);
                 self.shared.counters.add(Counter::BackgroundFlushes, 1);
-                if memory.finish_evict(frame) {
+                if leave(memory, frame) {
                     self.shared.counters.add(Counter::Evictions, 1);
                     self.release_frames(vec![frame]);
                 }
@@ -157,6 +157,11 @@ impl Flusher {
         }
         self.fruitless_rounds = 0;
     }
+}
+
+/// Takes a cold page out of memory if it is on disk, nobody holds it and nobody has used it meanwhile.
+fn leave(memory: &Memory, frame: FrameId) -> bool {
+    memory.is_written(frame) && memory.begin_evict(frame) && memory.finish_evict(frame)
 }
 
 fn memory_pages(flusher: &Flusher) -> usize {
