@@ -235,7 +235,8 @@ fn item(inner: &Inner, run: &mut Run, entry: Entry) -> Result<(Value, Value)> {
 /// Copies the cursor's next leaf into `run`, bringing what isn't in memory; tells whether there may be more.
 fn advance(inner: &Inner, cursor: &mut Cursor, run: &mut Run) -> Result<bool> {
     let shared = &inner.runtime.shared;
-    let mut held = Held::new(inner);
+    // Only kept, never looked at: its end gives the hold back.
+    let mut _held = Held::new(inner);
     loop {
         let mut ahead: Vec<PageRef> = Vec::new();
         let step = with_guard(&shared.memory, |guard| {
@@ -255,7 +256,8 @@ fn advance(inner: &Inner, cursor: &mut Cursor, run: &mut Run) -> Result<bool> {
                 for reference in ahead.into_iter().filter(|next| next.id != reference.id) {
                     inner.runtime.send_pager(PagerMessage::Fetch { reference, waiter: Waiter::Nobody });
                 }
-                held.frames.push(inner.runtime.fetch(reference)?);
+                let frame = inner.runtime.fetch(reference)?;
+                _held = Held::of(inner, frame);
             }
         }
     }

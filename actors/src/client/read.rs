@@ -73,14 +73,19 @@ impl Inner {
         mut look: impl FnMut(&Version, NodeView<'_>) -> std::result::Result<R, Miss>,
     ) -> Result<R> {
         let shared = &self.runtime.shared;
-        let mut held = Held::new(self);
+        // Only kept, never looked at: its end gives the holds back.
+        let mut _held = Held::new(self);
         loop {
             let looked = with_guard(&shared.memory, |guard| {
                 look(version, NodeView(shared.memory.view(guard)))
             });
             match looked {
                 Ok(found) => return Ok(found),
-                Err(Miss(reference)) => held.frames.push(self.runtime.fetch(reference)?),
+                Err(Miss(reference)) => {
+                    let frame = self.runtime.fetch(reference)?;
+                    // Only the deepest page is held: many readers that each held a path could take all frames.
+                    _held = Held::of(self, frame);
+                }
             }
         }
     }
@@ -226,6 +231,8 @@ impl Inner {
             }
             missing.sort_unstable_by_key(|reference| reference.id);
             missing.dedup();
+            // The rest is found missing again in the next round.
+            missing.truncate(shared.settings.fetched_max);
             // The frames of the round before have served their purpose once these are here.
             let mut brought = Held::new(self);
             let mut failure = None;
@@ -256,6 +263,10 @@ pub(super) struct Held<'i> {
 }
 
 impl<'i> Held<'i> {
+    pub fn of(inner: &'i Inner, frame: FrameId) -> Held<'i> {
+        Held { inner, frames: vec![frame] }
+    }
+
     pub fn new(inner: &'i Inner) -> Held<'i> {
         Held { inner, frames: Vec::new() }
     }

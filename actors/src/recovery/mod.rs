@@ -41,13 +41,16 @@ use crate::flusher::{Flusher, FlusherMessage, FlusherStart};
 use crate::options::{IoBackend, Options, PAGE_BYTES_DEFAULT};
 use crate::pager::IN_FLIGHT_MAX;
 use crate::runtime::{LogFiles, Runtime, Threads};
-use crate::shard::Shard;
+use crate::shard::{Shard, parked_max};
 use crate::shared::{Counter, Counters, DATA_FILE, DeadVersions, GroupSizes, Settings, Shared, Status, Version};
 
 /// Stamps that are left out after a crash: those of batches that were under way and may have been written to pages.
 const STAMPS_SKIPPED: u64 = 1 << 20;
 /// Most record bytes of a batch, whatever a segment could hold: it is kept in memory several times.
 const BATCH_RECORD_BYTES_MAX: usize = 8 << 20;
+
+/// Most pages that one reader asks for at a time, in large caches.
+const FETCHED_MAX: usize = 64;
 
 /// A running database.
 pub(crate) struct Opened {
@@ -218,6 +221,8 @@ fn run(
         in_memory,
         log: options.log && !in_memory,
         open_nodes_max: (frames / 4 / options.shards).max(32),
+        parked_max: parked_max(frames, options.shards),
+        fetched_max: (frames / 16).clamp(1, FETCHED_MAX),
         dirty_pages_max: options.max_dirty_pages.unwrap_or(frames / 2).max(1),
         checkpoint_log_bytes: options.checkpoint_log_bytes,
         batch_record_bytes_max: (start.layout.record_bytes_max() - 4096).min(BATCH_RECORD_BYTES_MAX),

@@ -41,8 +41,15 @@ pub(crate) use state::Shard;
 pub(crate) const UNPUBLISHED_BATCHES_MAX: u32 = 64;
 /// Most operations of one open batch.
 const BATCH_OPERATIONS_MAX: usize = 1024;
-/// Most requests that wait for pages; each has at most one read under way.
+/// Most requests that wait for pages; each has at most one read under way. In small caches fewer: see
+/// [`parked_max`].
 const PARKED_MAX: usize = 256;
+
+/// Most parked requests of one shard: what they hold in memory, a path each, must leave frames for running them.
+/// (Bad run: in a cache of 256 frames 240 requests hold one page each, and none can have the frames to run.)
+pub(crate) fn parked_max(frames: usize, shards: usize) -> usize {
+    (frames / 32 / shards).clamp(1, PARKED_MAX)
+}
 /// Ids asked for at a time, and the level below which more are asked for.
 const CHUNK_IDS: usize = 1024;
 const CHUNK_IDS_LOW: usize = 512;

@@ -10,7 +10,7 @@ use super::messages::{Action, Request, ShardMessage};
 use super::state::{ReadyRequest, Shard, Starved, Tip};
 use super::store::TipStore;
 use super::{
-    BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, PARKED_MAX, UNPUBLISHED_BATCHES_MAX,
+    BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, UNPUBLISHED_BATCHES_MAX,
 };
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::commit::{Batch, CommitMessage};
@@ -65,7 +65,7 @@ impl Actor for Shard {
         self.incoming.len() < BATCH_OPERATIONS_MAX
             && self.exclusive.is_none()
             && self.starved == Starved::No
-            && self.parked.count < PARKED_MAX
+            && self.parked.count < self.shared.settings.parked_max
             && !self.is_full()
     }
 

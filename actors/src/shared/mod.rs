@@ -54,6 +54,10 @@ pub(crate) struct Settings {
     pub log: bool,
     /// Most nodes that the open batch of one shard may hold: a quarter of the pool over all shards (rule R11).
     pub open_nodes_max: usize,
+    /// Most requests of one shard that wait for pages.
+    pub parked_max: usize,
+    /// Most pages that one reader asks for at a time.
+    pub fetched_max: usize,
     /// Changed pages in memory that start a checkpoint.
     pub dirty_pages_max: usize,
     /// Log length that starts a checkpoint.
