@@ -160,7 +160,7 @@ impl NodeStore for Store<'_> {
             frame: frame.0,
         };
         let (target, [source, _]) = self.rebuild(node, [old, old]);
-        target.copy_from_slice(source);
+        page::copy_node(target, source);
         page::set_identity(target, id, stamp, Seq(stamp.0));
         self.memory.insert_resident(id, frame);
         node
@@ -255,7 +255,7 @@ fn fill(store: &mut Store<'_>, keys: u64, value: &[u8], key_of: impl Fn(u64) -> 
 }
 
 fn reads(store: &Store<'_>, root: &Root, keys: u64) {
-    let rounds = 1_000_000;
+    let rounds = keys.min(1_000_000);
     let mut numbers = Numbers(1);
     let wanted: Vec<[u8; KEY_BYTES]> = (0..rounds).map(|_| random_key(numbers.next() % keys)).collect();
     let mut copy = Vec::new();
@@ -302,7 +302,7 @@ fn reads(store: &Store<'_>, root: &Root, keys: u64) {
             assert_eq!(seen, root.entries);
         });
     }
-    let scans = 20_000;
+    let scans = 20_000.min(rounds);
     timed("range of 100, per entry", scans * 100, || {
         for key in &wanted[..scans as usize] {
             let mut cursor = Cursor::ascending(*root, Bound::Included(key), Bound::Unbounded);
@@ -325,7 +325,7 @@ fn reads(store: &Store<'_>, root: &Root, keys: u64) {
 }
 
 fn writes(store: &mut Store<'_>, root: &mut Root, keys: u64, value: &[u8]) {
-    let rounds = 1_000_000;
+    let rounds = keys.min(1_000_000);
     for batch in [1, 64, 256] {
         let created = store.created;
         let mut numbers = Numbers(batch);

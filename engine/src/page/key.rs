@@ -17,14 +17,31 @@ pub(crate) enum Position<'k> {
 /// Compares a key with the prefix of a node.
 #[inline]
 pub(crate) fn position<'k>(key: &'k [u8], prefix: &[u8]) -> Position<'k> {
-    if let Some(suffix) = key.strip_prefix(prefix) {
-        return Position::Within(suffix);
+    match key.split_at_checked(prefix.len()) {
+        Some((start, suffix)) if equal(start, prefix) => Position::Within(suffix),
+        _ => outside(key, prefix),
     }
+}
+
+#[cold]
+fn outside<'k>(key: &[u8], prefix: &[u8]) -> Position<'k> {
     if key < prefix {
         Position::Before
     } else {
         Position::Behind
     }
+}
+
+/// Whether slices of equal length are equal. Prefixes are mostly so short that calling `memcmp` costs more than it
+/// does.
+#[inline]
+fn equal(a: &[u8], b: &[u8]) -> bool {
+    let ((words_a, bytes_a), (words_b, bytes_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    words_a
+        .iter()
+        .zip(words_b)
+        .all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && bytes_a.iter().zip(bytes_b).all(|(a, b)| a == b)
 }
 
 /// The first four bytes, padded with zeros, as a number in key order.

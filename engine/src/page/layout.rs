@@ -76,6 +76,17 @@ pub fn reference(page: &[u8]) -> PageRef {
     }
 }
 
+/// Copies a node, all but its checksum, which may just be written (see [`super::seal_shared`]). [`set_identity`]
+/// must follow.
+///
+/// # Panics
+///
+/// If the pages aren't of the same size.
+#[inline]
+pub fn copy_node(target: &mut [u8], source: &[u8]) {
+    target[ID_AT..].copy_from_slice(&source[ID_AT..]);
+}
+
 /// The batch that created this node.
 #[inline]
 #[must_use]

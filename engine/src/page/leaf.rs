@@ -98,10 +98,13 @@ impl<'a> Leaf<'a> {
     #[inline]
     pub(crate) fn slot(&self, index: usize) -> Slot {
         let at = self.slots_at() + SLOT_BYTES * index;
+        let mut bytes = [0; SLOT_BYTES];
+        bytes.copy_from_slice(&self.page[at..at + SLOT_BYTES]);
+        let [offset_low, offset_high, len_low, len_high, tag_low, tag_high] = bytes;
         Slot {
-            offset: usize::from(u16_at(self.page, at)),
-            suffix_len: usize::from(u16_at(self.page, at + 2)),
-            value_tag: u16_at(self.page, at + 4),
+            offset: usize::from(u16::from_le_bytes([offset_low, offset_high])),
+            suffix_len: usize::from(u16::from_le_bytes([len_low, len_high])),
+            value_tag: u16::from_le_bytes([tag_low, tag_high]),
         }
     }
 
@@ -136,18 +139,20 @@ impl<'a> Leaf<'a> {
         self.entry(index).0
     }
 
-    /// Key and value of a slot.
+    /// Key and value of a slot, and the page from where the key's rest is.
     #[inline]
-    pub(crate) fn entry(&self, index: usize) -> (KeyParts<'a>, ValueRef<'a>) {
+    pub(crate) fn entry(&self, index: usize) -> (KeyParts<'a>, ValueRef<'a>, &'a [u8]) {
         let slot = self.slot(index);
-        let rest = self.rest(slot);
+        let page_from_rest = &self.page[slot.offset..];
+        let (rest, after) = page_from_rest.split_at(key::rest_len(slot.suffix_len));
+        let value = value_of(&after[..slot.value_len()], slot.value_tag);
         let key = KeyParts {
             prefix: self.prefix(),
             head: self.head(index),
             suffix_len: slot.suffix_len,
             rest,
         };
-        (key, self.value_of(slot))
+        (key, value, page_from_rest)
     }
 
     /// The slots whose heads equal the key's; `None` if the key lacks the prefix. When empty, the key belongs there.
@@ -209,5 +214,14 @@ impl<'a> Leaf<'a> {
     #[inline]
     pub(crate) fn gap_bytes(&self) -> usize {
         layout::heap_start(self.page) - self.slots_end()
+    }
+}
+
+#[inline]
+fn value_of(bytes: &[u8], value_tag: u16) -> ValueRef<'_> {
+    if value_tag & BLOB_FLAG == 0 {
+        ValueRef::Inline(bytes)
+    } else {
+        ValueRef::Blob(bytes)
     }
 }

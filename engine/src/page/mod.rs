@@ -24,7 +24,7 @@ mod search;
 mod tests;
 mod verify;
 
-pub use layout::{HEADER_BYTES, born, count, level, reference, set_identity, stamp};
+pub use layout::{HEADER_BYTES, born, copy_node, count, level, reference, set_identity, stamp};
 pub use verify::{PageDefect, seal, seal_shared, verify, verify_structure};
 
 use crate::ids::PageRef;

@@ -9,14 +9,16 @@ pub(crate) fn count_below(heads: &[[u8; 4]], target: u32) -> usize {
 /// Number of heads at the start that equal `target`.
 #[inline]
 pub(crate) fn count_equal(heads: &[[u8; 4]], target: u32) -> usize {
+    let equal = |index: usize| {
+        heads
+            .get(index)
+            .is_some_and(|head| u32::from_le_bytes(*head) == target)
+    };
     // Runs are short unless the keys differ late; then a run can be the whole node.
-    let short = heads
-        .iter()
-        .take(4)
-        .take_while(|head| u32::from_le_bytes(**head) == target)
-        .count();
-    if short < 4 {
-        short
+    if !equal(0) {
+        0
+    } else if !equal(1) {
+        1
     } else {
         heads.partition_point(|head| u32::from_le_bytes(*head) == target)
     }

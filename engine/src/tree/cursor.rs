@@ -17,10 +17,12 @@ use std::ops::{Bound, ControlFlow, Range};
 
 use super::{Miss, ReadNodes, Root};
 use crate::ids::PageRef;
-use crate::page::ValueRef;
 use crate::page::inner::Inner;
+use crate::page::key::KeyParts;
+use crate::page::layout::HEAD_BYTES;
 use crate::page::leaf::Leaf;
 use crate::page::prefetch;
+use crate::page::{ValueRef, max_key_bytes};
 
 /// A scan over one version of a tree.
 #[derive(Debug, Clone)]
@@ -32,8 +34,7 @@ pub struct Cursor {
     place: Place,
     /// Inner nodes from the root downwards.
     path: Vec<Level>,
-    /// The key handed out last is put together here.
-    key: Vec<u8>,
+    keys: KeyBuffer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl Cursor {
             end: owned(end),
             place,
             path: Vec::with_capacity(usize::from(root.height)),
-            key: Vec::new(),
+            keys: KeyBuffer::default(),
         }
     }
 
@@ -199,15 +200,13 @@ impl Cursor {
         run: Range<usize>,
         visit: &mut impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
     ) -> usize {
-        self.key.clear();
-        self.key.extend_from_slice(leaf.prefix());
+        let keys = &mut self.keys;
+        keys.begin(leaf);
         let mut seen = 0;
         let mut show = |slot: usize| {
             seen += 1;
-            self.key.truncate(leaf.prefix_len);
-            let (suffix, value) = leaf.entry(slot);
-            suffix.append_suffix_to(&mut self.key);
-            visit(&self.key, value)
+            let (suffix, value, from_rest) = leaf.entry(slot);
+            visit(keys.with_suffix(from_rest, &suffix), value)
         };
         let _ = match self.direction {
             Direction::Ascending => run.into_iter().try_for_each(&mut show),
@@ -353,5 +352,43 @@ fn behind(leaf: &Leaf<'_>, key: &[u8]) -> usize {
     match leaf.find(key) {
         Ok(slot) => slot + 1,
         Err(slot) => slot,
+    }
+}
+
+/// Where keys are put together.
+#[derive(Debug, Clone, Default)]
+struct KeyBuffer {
+    /// The prefix, then the suffix of the last key, then whatever.
+    bytes: Vec<u8>,
+    prefix_len: usize,
+}
+
+impl KeyBuffer {
+    /// Short rests are copied with this many bytes from the page, whatever follows them there: a copy of fixed length
+    /// is two instructions, one of variable length a call. (Not so empty ones: their offset is that of the checksum,
+    /// which may be written at any time.)
+    const COPIED_BYTES: usize = 32;
+
+    fn begin(&mut self, leaf: &Leaf<'_>) {
+        self.prefix_len = leaf.prefix_len;
+        self.bytes.resize(
+            max_key_bytes(leaf.page.len()) + HEAD_BYTES + Self::COPIED_BYTES,
+            0,
+        );
+        self.bytes[..leaf.prefix_len].copy_from_slice(leaf.prefix());
+    }
+
+    /// The whole key of an entry of the leaf that this began with. `rest_and_more` begins with the key's rest.
+    #[inline]
+    fn with_suffix(&mut self, rest_and_more: &[u8], key: &KeyParts<'_>) -> &[u8] {
+        let (head_at, rest_at) = (self.prefix_len, self.prefix_len + HEAD_BYTES);
+        self.bytes[head_at..rest_at].copy_from_slice(&key.head.to_be_bytes());
+        match rest_and_more.first_chunk::<{ Self::COPIED_BYTES }>() {
+            Some(chunk) if (1..=Self::COPIED_BYTES).contains(&key.rest.len()) => {
+                self.bytes[rest_at..rest_at + Self::COPIED_BYTES].copy_from_slice(chunk);
+            }
+            _ => self.bytes[rest_at..rest_at + key.rest.len()].copy_from_slice(key.rest),
+        }
+        &self.bytes[..head_at + key.suffix_len]
     }
 }

@@ -1,8 +1,13 @@
 //! The nodes from the root down to a leaf, as one write holds them.
 
 use super::{Located, Miss, NodeStore, Root};
+use crate::ids::PageRef;
 use crate::page::inner::Inner;
-use crate::page::inner_edit;
+use crate::page::{inner_edit, prefetch};
+
+/// More levels than a tree can have: a node splits only when it is full, so there are at least three children to a
+/// node on the way up, and ids have 32 bits.
+pub(super) const HEIGHT_MAX: usize = 32;
 
 /// A node beside one of the path, under the same parent.
 #[derive(Clone, Copy, Debug)]
@@ -23,36 +28,54 @@ impl Neighbour {
 pub(super) struct Step {
     pub(super) node: Located,
     /// Which child the path goes on with; unused for the leaf.
-    pub(super) index: usize,
+    pub(super) index: u32,
+}
+
+impl Step {
+    pub(super) fn index(self) -> usize {
+        self.index as usize
+    }
 }
 
 /// Steps from the root (0) to the leaf (`leaf_depth`).
 #[derive(Debug)]
 pub(super) struct Path {
-    steps: Vec<Step>,
+    steps: [Step; HEIGHT_MAX],
+    leaf_depth: usize,
 }
 
 impl Path {
     /// Walks from the root to the leaf whose range holds the key. The tree isn't empty.
     pub(super) fn descend<S: NodeStore>(store: &S, root: &Root, key: &[u8]) -> Result<Path, Miss> {
-        let mut steps = Vec::with_capacity(usize::from(root.height));
+        let nowhere = Located {
+            reference: PageRef::NONE,
+            frame: 0,
+        };
+        let mut steps = [Step {
+            node: nowhere,
+            index: 0,
+        }; HEIGHT_MAX];
+        let leaf_depth = usize::from(root.height) - 1;
         let mut reference = root.reference;
-        for _ in 1..root.height {
+        for step in &mut steps[..leaf_depth] {
             let node = store.locate(reference)?;
             let inner = Inner::new(store.bytes(node));
             let index = inner.find(key);
-            steps.push(Step { node, index });
+            *step = Step {
+                node,
+                index: index as u32,
+            };
             reference = inner.child(index);
         }
-        steps.push(Step {
-            node: store.locate(reference)?,
-            index: 0,
-        });
-        Ok(Path { steps })
+        let leaf = store.locate(reference)?;
+        // Almost always the whole leaf is copied next; its lines can be on their way while it is searched.
+        prefetch::all(store.bytes(leaf));
+        steps[leaf_depth].node = leaf;
+        Ok(Path { steps, leaf_depth })
     }
 
     pub(super) fn leaf_depth(&self) -> usize {
-        self.steps.len() - 1
+        self.leaf_depth
     }
 
     pub(super) fn step(&self, depth: usize) -> Step {
@@ -60,7 +83,7 @@ impl Path {
     }
 
     pub(super) fn leaf(&self) -> Located {
-        self.steps[self.leaf_depth()].node
+        self.steps[self.leaf_depth].node
     }
 
     /// Makes the node at a depth, and so all above it, open: copies what is frozen. Gives the node.
@@ -80,8 +103,8 @@ impl Path {
         }
         for above in top..depth {
             let child = self.steps[above + 1].node.reference;
-            let Step { node, index } = self.steps[above];
-            inner_edit::set_child(store.bytes_mut(node), index, child);
+            let step = self.steps[above];
+            inner_edit::set_child(store.bytes_mut(step.node), step.index(), child);
         }
         self.steps[depth].node
     }
@@ -99,14 +122,14 @@ impl Path {
         }
         let parent = self.steps[depth - 1];
         let inner = Inner::new(store.bytes(parent.node));
-        if parent.index > 0 {
-            match store.locate(inner.child(parent.index - 1)) {
+        if parent.index() > 0 {
+            match store.locate(inner.child(parent.index() - 1)) {
                 Ok(node) => neighbours.left = Some(node),
                 Err(miss) => neighbours.miss = Some(miss),
             }
         }
-        if parent.index + 1 < inner.count {
-            match store.locate(inner.child(parent.index + 1)) {
+        if parent.index() + 1 < inner.count {
+            match store.locate(inner.child(parent.index() + 1)) {
                 Ok(node) => neighbours.right = Some(node),
                 Err(miss) => neighbours.miss = neighbours.miss.or(Some(miss)),
             }

@@ -14,7 +14,7 @@
 
 use super::inner_sequence::{InnerSequence, Splice};
 use super::leaf_sequence::{LeafEdit, LeafSequence};
-use super::path::{Neighbour, Path, Step};
+use super::path::{HEIGHT_MAX, Neighbour, Path};
 use super::sequence::{self, Sequence};
 use super::{Located, Miss, NodeStore, Root};
 use crate::page::inner::{self, CHILD_BYTES, Inner};
@@ -107,8 +107,8 @@ pub(super) fn prepare_removal<S: NodeStore>(
         located[leaf_depth] = path.neighbours(store, leaf_depth).required(used)?;
     }
     for depth in (1..leaf_depth).rev() {
-        let Step { node, index } = path.step(depth);
-        if !inner_too_empty(&Inner::new(store.bytes(node)), index) {
+        let step = path.step(depth);
+        if !inner_too_empty(&Inner::new(store.bytes(step.node)), step.index()) {
             break;
         }
         located[depth] = path.neighbours(store, depth).required(used)?;
@@ -185,7 +185,11 @@ impl Sources {
 
 /// Where the parent of the path's node at this depth holds it.
 fn index_in_parent(path: &Path, depth: usize) -> usize {
-    if depth == 0 { 0 } else { path.step(depth - 1).index }
+    if depth == 0 {
+        0
+    } else {
+        path.step(depth - 1).index()
+    }
 }
 
 /// Applies a change for which the leaf has no room between slots and heap.
@@ -403,6 +407,7 @@ fn replace_root<S: NodeStore>(store: &mut S, root: &mut Root, splice: &Splice) {
         }
         [only] => root.reference = only,
         ref children => {
+            assert!(usize::from(root.height) < HEIGHT_MAX, "height");
             let node = store.create();
             let page = store.bytes_mut(node);
             // One or two separators: no common prefix is worth its while.

@@ -63,7 +63,8 @@ pub trait NodeStore: ReadNodes {
     /// A new open node under a fresh id. Its header holds id, stamp and born; its other bytes are unspecified.
     fn create(&mut self) -> Located;
 
-    /// A copy of a node under a fresh id, with id, stamp and born of its own. Doesn't retire the old one.
+    /// A copy of a node ([`crate::page::copy_node`]) under a fresh id, with id, stamp and born of its own. Doesn't
+    /// retire the old one.
     fn copy(&mut self, old: Located) -> Located;
 
     /// The node is no longer part of the tip tree. An open one is free at once.

@@ -239,7 +239,9 @@ impl NodeStore for TestStore {
 
     fn copy(&mut self, old: Located) -> Located {
         assert!(!self.is_open(old), "open nodes are changed in place");
-        self.allocate(self.bytes(old).to_vec())
+        let mut bytes = vec![0xA5; self.page_bytes];
+        page::copy_node(&mut bytes, self.bytes(old));
+        self.allocate(bytes)
     }
 
     fn retire(&mut self, node: Located) {
