@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::ValueRef;
 use super::key::{self, KeyParts, Position};
-use super::layout::{self, HEADER_BYTES, padded, u16_at, u32_at};
+use super::layout::{self, HEADER_BYTES, padded, u32_at};
 use super::search;
 
 /// Bytes that an entry takes besides its heap bytes: head and slot.

@@ -53,9 +53,11 @@ pub(crate) fn insert(page: &mut [u8], index: usize, key: &[u8], value: ValueRef<
 }
 
 fn put_slot(page: &mut [u8], at: usize, slot: Slot) {
-    put_u16(page, at, slot.offset as u16);
-    put_u16(page, at + 2, slot.suffix_len as u16);
-    put_u16(page, at + 4, slot.value_tag);
+    let [offset_low, offset_high] = (slot.offset as u16).to_le_bytes();
+    let [len_low, len_high] = (slot.suffix_len as u16).to_le_bytes();
+    let [tag_low, tag_high] = slot.value_tag.to_le_bytes();
+    let bytes = [offset_low, offset_high, len_low, len_high, tag_low, tag_high];
+    page[at..at + SLOT_BYTES].copy_from_slice(&bytes);
 }
 
 /// Puts an entry's bytes below the heap; gives their offset.
@@ -222,6 +224,23 @@ impl<'a> LeafWriter<'a> {
         }
     }
 
+    /// The next entry as another leaf with the same prefix holds it.
+    pub(crate) fn push_entry(&mut self, leaf: &Leaf<'_>, index: usize) {
+        let slot = leaf.slot(index);
+        let heap_bytes = leaf.heap_bytes(slot);
+        let end = self.heap_start;
+        let start = end - heap_bytes.len();
+        self.page[start..end].copy_from_slice(heap_bytes);
+        self.push_slot(
+            leaf.head(index),
+            start,
+            Slot {
+                offset: start,
+                ..slot
+            },
+        );
+    }
+
     fn push_parts(&mut self, head: u32, suffix_len: usize, rest: &[u8], value: ValueRef<'_>) {
         let (bytes, value_tag) = value_parts(value);
         let end = self.heap_start;
@@ -229,18 +248,24 @@ impl<'a> LeafWriter<'a> {
         let start = middle - rest.len();
         self.page[middle..end].copy_from_slice(bytes);
         self.page[start..middle].copy_from_slice(rest);
-        self.heap_start = start;
-        put_u32(self.page, self.heads_at + 4 * self.written, head);
-        let offset = if start == end { 0 } else { start };
-        put_slot(
-            self.page,
-            self.slots_at + SLOT_BYTES * self.written,
+        self.push_slot(
+            head,
+            start,
             Slot {
-                offset,
+                offset: start,
                 suffix_len,
                 value_tag,
             },
         );
+    }
+
+    fn push_slot(&mut self, head: u32, heap_start: usize, mut slot: Slot) {
+        if heap_start == self.heap_start {
+            slot.offset = 0;
+        }
+        self.heap_start = heap_start;
+        put_u32(self.page, self.heads_at + 4 * self.written, head);
+        put_slot(self.page, self.slots_at + SLOT_BYTES * self.written, slot);
         self.written += 1;
     }
 

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::sequence::{self, Sequence, Size};
+use super::sequence::{Lengths, Measured, Sequence, Size};
 use super::{NodeStore, Root};
 use crate::ids::PageRef;
 use crate::page::inner::{self, CHILD_BYTES, INNER_HEADER_BYTES};
@@ -196,25 +196,27 @@ impl BulkBuilder {
         let full = first.elements.len();
         let separator = growing.separator.clone();
         first.append(&growing);
-        let all = 0..first.elements.len();
-        let (fits_one, half) = if level == 0 {
+        let (whole, halves) = if level == 0 {
             let sequence = LeafGroup(&first);
+            let measured = Measured::new(&sequence);
             (
-                sequence::fits(&sequence, &all, self.limit_bytes),
-                sequence::cut_in_two(&sequence, self.page_bytes),
+                measured.whole(self.limit_bytes),
+                measured.cut_in_two(self.page_bytes),
             )
         } else {
             let sequence = InnerGroup(&first);
+            let measured = Measured::new(&sequence);
             (
-                sequence::fits(&sequence, &all, self.limit_bytes),
-                sequence::cut_in_two(&sequence, self.page_bytes),
+                measured.whole(self.limit_bytes),
+                measured.cut_in_two(self.page_bytes),
             )
         };
-        if fits_one {
+        if whole.is_some() {
             return vec![first];
         }
+        let half = halves.and_then(|halves| halves.first().map(|left| left.range.end));
         let (cut, separator) = match half {
-            Some(cut) if growing.elements.len() < all.end - cut => (cut, first.separator_at(level, cut)),
+            Some(half) if half < full => (half, first.separator_at(level, half)),
             _ => (full, separator),
         };
         let last = first.split_off(cut, separator);
@@ -298,12 +300,14 @@ impl Group {
 fn write<S: NodeStore>(store: &mut S, level: usize, group: &Group) -> PageRef {
     let node = store.create();
     let page = store.bytes_mut(node);
-    let all = 0..group.elements.len();
     let mut scratch = Vec::new();
     if level == 0 {
-        let prefix_len = sequence::fitting_prefix(&LeafGroup(group), &all, page.len()).unwrap_or(0);
-        let mut writer = LeafWriter::new(page, &group.key_of(0)[..prefix_len], all.end);
-        for index in all {
+        let sequence = LeafGroup(group);
+        let prefix_len = Measured::new(&sequence)
+            .whole(page.len())
+            .map_or(0, |part| part.prefix_len);
+        let mut writer = LeafWriter::new(page, &group.key_of(0)[..prefix_len], group.elements.len());
+        for index in 0..group.elements.len() {
             writer.push(
                 KeyParts::whole(group.key_of(index)),
                 group.value_of(index),
@@ -312,13 +316,16 @@ fn write<S: NodeStore>(store: &mut S, level: usize, group: &Group) -> PageRef {
         }
         writer.finish();
     } else {
-        let prefix_len = sequence::fitting_prefix(&InnerGroup(group), &all, page.len()).unwrap_or(0);
+        let sequence = InnerGroup(group);
+        let prefix_len = Measured::new(&sequence)
+            .whole(page.len())
+            .map_or(0, |part| part.prefix_len);
         let prefix = if prefix_len > 0 {
             &group.key_of(1)[..prefix_len]
         } else {
             &[]
         };
-        let mut writer = InnerWriter::new(page, level as u8, prefix, all.end);
+        let mut writer = InnerWriter::new(page, level as u8, prefix, group.elements.len());
         for (index, element) in group.elements.iter().enumerate() {
             if let Payload::Child(child) = element.payload {
                 writer.push(Some(KeyParts::whole(group.key_of(index))), child, &mut scratch);
@@ -348,11 +355,14 @@ impl Sequence for LeafGroup<'_> {
         KeyParts::whole(self.0.key_of(index))
     }
 
-    fn payload_len(&self, index: usize) -> usize {
-        self.0.value_of(index).bytes().len()
+    fn lengths(&self, index: usize) -> Lengths {
+        Lengths {
+            key: self.0.key_of(index).len(),
+            payload: self.0.value_of(index).bytes().len(),
+        }
     }
 
-    fn kept_prefix_len(&self) -> usize {
+    fn kept_prefix_len(&self, _index: usize) -> usize {
         0
     }
 }
@@ -376,11 +386,14 @@ impl Sequence for InnerGroup<'_> {
         KeyParts::whole(self.0.key_of(index))
     }
 
-    fn payload_len(&self, _index: usize) -> usize {
-        0
+    fn lengths(&self, index: usize) -> Lengths {
+        Lengths {
+            key: self.0.key_of(index).len(),
+            payload: 0,
+        }
     }
 
-    fn kept_prefix_len(&self) -> usize {
+    fn kept_prefix_len(&self, _index: usize) -> usize {
         0
     }
 }

@@ -1,8 +1,6 @@
 //! The children of one or two neighbouring inner nodes with some of them replaced.
 
-use std::ops::Range;
-
-use super::sequence::{self, Sequence};
+use super::sequence::{Lengths, Part, Sequence};
 use crate::ids::PageRef;
 use crate::page::inner::{self, CHILD_BYTES, INNER_HEADER_BYTES, Inner};
 use crate::page::inner_edit::InnerWriter;
@@ -125,9 +123,9 @@ impl<'a> InnerSequence<'a> {
         }
     }
 
-    /// Writes a range, which fits, to a page.
-    pub(super) fn write(&self, page: &mut [u8], level: u8, range: Range<usize>) {
-        let prefix_len = sequence::fitting_prefix(self, &range, page.len()).unwrap_or(0);
+    /// Writes a part to a page.
+    pub(super) fn write(&self, page: &mut [u8], level: u8, part: &Part) {
+        let Part { range, prefix_len } = part.clone();
         let mut key = Vec::new();
         if prefix_len > 0 {
             self.parts(range.start + 1).copy_to(&mut key);
@@ -165,11 +163,17 @@ impl Sequence for InnerSequence<'_> {
         self.parts(index)
     }
 
-    fn payload_len(&self, _index: usize) -> usize {
-        0
+    fn lengths(&self, index: usize) -> Lengths {
+        Lengths {
+            key: self.parts(index).len(),
+            payload: 0,
+        }
     }
 
-    fn kept_prefix_len(&self) -> usize {
-        self.first.prefix_len
+    fn kept_prefix_len(&self, index: usize) -> usize {
+        match self.second {
+            Some((second, _)) if index > self.at.max(self.first.count) => second.prefix_len,
+            _ => self.first.prefix_len,
+        }
     }
 }

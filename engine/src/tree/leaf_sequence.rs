@@ -1,8 +1,6 @@
 //! The entries of one or two neighbouring leaves with one change applied.
 
-use std::ops::Range;
-
-use super::sequence::{self, Sequence};
+use super::sequence::{Lengths, Part, Sequence};
 use crate::page::ValueRef;
 use crate::page::key::{self, KeyParts};
 use crate::page::layout::HEADER_BYTES;
@@ -82,13 +80,6 @@ impl<'a> LeafSequence<'a> {
         Element::Old(leaf, slot)
     }
 
-    fn value(&self, index: usize) -> ValueRef<'a> {
-        match self.element(index) {
-            Element::Old(leaf, slot) => leaf.value(slot),
-            Element::Replaced(_, _, value) | Element::New(_, value) => value,
-        }
-    }
-
     fn parts(&self, index: usize) -> KeyParts<'a> {
         match self.element(index) {
             Element::Old(leaf, slot) | Element::Replaced(leaf, slot, _) => leaf.key(slot),
@@ -96,14 +87,20 @@ impl<'a> LeafSequence<'a> {
         }
     }
 
-    /// Writes a range, which fits, to a page.
-    pub(super) fn write(&self, page: &mut [u8], range: Range<usize>) {
-        let prefix_len = sequence::fitting_prefix(self, &range, page.len()).unwrap_or(0);
+    /// Writes a part to a page.
+    pub(super) fn write(&self, page: &mut [u8], part: &Part) {
         let mut key = Vec::new();
-        self.parts(range.start).copy_to(&mut key);
-        let mut writer = LeafWriter::new(page, &key[..prefix_len], range.len());
-        for index in range {
-            writer.push(self.parts(index), self.value(index), &mut key);
+        self.parts(part.range.start).copy_to(&mut key);
+        let mut writer = LeafWriter::new(page, &key[..part.prefix_len], part.range.len());
+        for index in part.range.clone() {
+            match self.element(index) {
+                Element::Old(leaf, slot) if leaf.prefix_len == part.prefix_len => {
+                    writer.push_entry(&leaf, slot)
+                }
+                Element::Old(leaf, slot) => writer.push(leaf.key(slot), leaf.value(slot), &mut key),
+                Element::Replaced(leaf, slot, value) => writer.push(leaf.key(slot), value, &mut key),
+                Element::New(new_key, value) => writer.push(KeyParts::whole(new_key), value, &mut key),
+            }
         }
         writer.finish();
     }
@@ -139,11 +136,26 @@ impl Sequence for LeafSequence<'_> {
         self.parts(index)
     }
 
-    fn payload_len(&self, index: usize) -> usize {
-        self.value(index).bytes().len()
+    fn lengths(&self, index: usize) -> Lengths {
+        let (leaf, slot, new_value) = match self.element(index) {
+            Element::Old(leaf, slot) => (leaf, slot, None),
+            Element::Replaced(leaf, slot, value) => (leaf, slot, Some(value)),
+            Element::New(key, value) => {
+                return Lengths {
+                    key: key.len(),
+                    payload: value.bytes().len(),
+                };
+            }
+        };
+        let slot = leaf.slot(slot);
+        let payload = new_value.map_or(slot.value_len(), |value| value.bytes().len());
+        Lengths {
+            key: leaf.prefix_len + slot.suffix_len,
+            payload,
+        }
     }
 
-    fn kept_prefix_len(&self) -> usize {
-        self.first.prefix_len
+    fn kept_prefix_len(&self, index: usize) -> usize {
+        self.parts(index).prefix.len()
     }
 }

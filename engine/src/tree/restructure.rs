@@ -15,7 +15,7 @@
 use super::inner_sequence::{InnerSequence, Splice};
 use super::leaf_sequence::{LeafEdit, LeafSequence};
 use super::path::{HEIGHT_MAX, Neighbour, Path};
-use super::sequence::{self, Sequence};
+use super::sequence::{Measured, Part, Sequence};
 use super::{Located, Miss, NodeStore, Root};
 use crate::page::inner::{self, CHILD_BYTES, Inner};
 use crate::page::inner_edit::{self, InnerWriter};
@@ -116,16 +116,20 @@ pub(super) fn prepare_removal<S: NodeStore>(
     Ok(located)
 }
 
-fn write_leaf<S: NodeStore>(
-    store: &mut S,
-    sources: &Sources,
-    edit: LeafEdit<'_>,
-    range: std::ops::Range<usize>,
-) -> Located {
+fn write_leaf<S: NodeStore>(store: &mut S, sources: &Sources, edit: LeafEdit<'_>, part: &Part) -> Located {
     let target = store.create();
     let (page, [first, second]) = store.rebuild(target, sources.pair());
-    LeafSequence::new(first, sources.second.map(|_| second), edit).write(page, range);
+    LeafSequence::new(first, sources.second.map(|_| second), edit).write(page, part);
     target
+}
+
+/// Halves that fit. There always are: an element takes less than half of a node, so what fitted into one node, or
+/// two, before an element was added or taken away fits into two.
+fn cut_in_two<S: Sequence>(measured: &Measured<'_, S>, page_bytes: usize) -> Vec<Part> {
+    match measured.cut_in_two(page_bytes) {
+        Some(parts) => parts,
+        None => unreachable!("elements of allowed size, and no cut"),
+    }
 }
 
 /// One or two neighbouring nodes that are to be written anew.
@@ -175,6 +179,24 @@ impl Sources {
         1 + usize::from(self.second.is_some())
     }
 
+    /// The entries of these leaves with a change applied.
+    fn sequence<'s, S: NodeStore>(&self, store: &'s S, edit: LeafEdit<'s>) -> LeafSequence<'s> {
+        LeafSequence::new(
+            store.bytes(self.first),
+            self.second.map(|second| store.bytes(second)),
+            edit,
+        )
+    }
+
+    /// The change as it is in [`Sources::sequence`], given how it is in the path's leaf.
+    fn edit<'e, S: NodeStore>(&self, store: &S, edit: LeafEdit<'e>) -> LeafEdit<'e> {
+        if self.path_is_second {
+            edit.shifted(page::count(store.bytes(self.first)))
+        } else {
+            edit
+        }
+    }
+
     fn retire<S: NodeStore>(&self, store: &mut S) {
         store.retire(self.first);
         if let Some(second) = self.second {
@@ -195,66 +217,55 @@ fn index_in_parent(path: &Path, depth: usize) -> usize {
 /// Applies a change for which the leaf has no room between slots and heap.
 pub(super) fn overflow<S: NodeStore>(store: &mut S, root: &mut Root, path: Path, work: LeafWork<'_>) {
     let depth = path.leaf_depth();
-    let at = index_in_parent(&path, depth);
-    let (sources, cuts) = plan_overflow(store, &path, work);
-    let leaf = path.leaf();
-    let page = store.bytes(leaf);
-    let edit = if sources.path_is_second {
-        work.edit().shifted(Leaf::new(store.bytes(sources.first)).count)
-    } else {
-        work.edit()
+    let (sources, parts) = plan_overflow(store, &path, work);
+    let edit = sources.edit(store, work.edit());
+    let splice = match (work, parts.as_slice()) {
+        (LeafWork::Insert { slot, .. }, [left, right])
+            if sources.second.is_none() && right.range.len() == 1 && right.range.start == slot =>
+        {
+            // The new entry alone behind a full leaf: that leaf stays as it is, frozen or not.
+            let separator = LeafSequence::new(store.bytes(path.leaf()), None, edit).separator(left.range.end);
+            let new = write_leaf(store, &sources, edit, right);
+            let mut splice = Splice::new(sources.at, 1);
+            splice.push(Vec::new(), path.leaf().reference);
+            splice.push(separator, new.reference);
+            splice
+        }
+        _ => rewrite_leaves(store, &sources, edit, &parts),
     };
-    // A run's next key behind a full leaf: that leaf stays as it is, frozen or not.
-    if let (LeafWork::Insert { slot, .. }, [cut], None) = (work, cuts.as_slice(), sources.second)
-        && slot == *cut
-        && slot == Leaf::new(page).count
-    {
-        let separator = LeafSequence::new(page, None, edit).separator(*cut);
-        let right = write_leaf(store, &sources, edit, *cut..*cut + 1);
-        let mut splice = Splice::new(at, 1);
-        splice.push(Vec::new(), leaf.reference);
-        splice.push(separator, right.reference);
-        return ascend(store, root, path, depth, splice, &[]);
-    }
-    let splice = rewrite_leaves(store, &sources, edit, &cuts);
     ascend(store, root, path, depth, splice, &[]);
 }
 
-/// Writes the entries of the sources to as many new leaves as the cuts make, and retires the sources.
+/// Writes the parts of the sources' entries to new leaves, and retires the sources.
 fn rewrite_leaves<S: NodeStore>(
     store: &mut S,
     sources: &Sources,
     edit: LeafEdit<'_>,
-    cuts: &[usize],
+    parts: &[Part],
 ) -> Splice {
     let mut splice = Splice::new(sources.at, sources.count());
-    let [first, second] = sources.pair().map(|node| store.bytes(node));
-    let sequence = LeafSequence::new(first, sources.second.map(|_| second), edit);
-    let len = sequence.len();
-    let separators: Vec<Vec<u8>> = cuts.iter().map(|&cut| sequence.separator(cut)).collect();
-    let mut start = 0;
-    let mut separator = Vec::new();
-    for (part, next_separator) in separators.into_iter().chain([Vec::new()]).enumerate() {
-        let end = cuts.get(part).copied().unwrap_or(len);
-        let node = write_leaf(store, sources, edit, start..end);
+    for part in parts {
+        let separator = match part.range.start {
+            0 => Vec::new(),
+            cut => sources.sequence(store, edit).separator(cut),
+        };
+        let node = write_leaf(store, sources, edit, part);
         splice.push(separator, node.reference);
-        separator = next_separator;
-        start = end;
     }
     sources.retire(store);
     splice
 }
 
-/// Which leaves to write anew, and where to cut their entries.
-fn plan_overflow<S: NodeStore>(store: &S, path: &Path, work: LeafWork<'_>) -> (Sources, Vec<usize>) {
+/// Which leaves to write anew, and in which parts.
+fn plan_overflow<S: NodeStore>(store: &S, path: &Path, work: LeafWork<'_>) -> (Sources, Vec<Part>) {
     let page_bytes = store.page_bytes();
     let depth = path.leaf_depth();
-    let at = index_in_parent(path, depth);
     let page = store.bytes(path.leaf());
-    let alone = Sources::alone(path.leaf(), at);
-    let sequence = LeafSequence::new(page, None, work.edit());
-    if sequence::fits(&sequence, &(0..sequence.len()), page_bytes) {
-        return (alone, Vec::new());
+    let alone = Sources::alone(path.leaf(), index_in_parent(path, depth));
+    let sequence = alone.sequence(store, work.edit());
+    let measured = Measured::new(&sequence);
+    if let Some(whole) = measured.whole(page_bytes) {
+        return (alone, vec![whole]);
     }
     if let LeafWork::Insert { slot, .. } = work {
         let cut = match leaf_edit::insertion_run(page, slot) {
@@ -262,37 +273,26 @@ fn plan_overflow<S: NodeStore>(store: &S, path: &Path, work: LeafWork<'_>) -> (S
             InsertionRun::Descending => Some(slot + 1),
             InsertionRun::None => None,
         };
-        let valid = |cut: &usize| {
-            (1..sequence.len()).contains(cut)
-                && sequence::fits(&sequence, &(0..*cut), page_bytes)
-                && sequence::fits(&sequence, &(*cut..sequence.len()), page_bytes)
-        };
-        if let Some(cut) = cut.filter(valid) {
-            return (alone, vec![cut]);
+        if let Some(parts) = cut.and_then(|cut| measured.cut_at(cut, page_bytes)) {
+            return (alone, parts);
         }
     }
     let used = |node: Located| Leaf::new(store.bytes(node)).used_bytes();
     if let Some(neighbour) = path.neighbours(store, depth).best(used) {
-        let both = Sources::with(path.leaf(), at, neighbour);
-        let [first, second] = both.pair().map(|node| store.bytes(node));
-        let shift = if both.path_is_second {
-            Leaf::new(first).count
+        let both = Sources::with(path.leaf(), index_in_parent(path, depth), neighbour);
+        let sequence = both.sequence(store, both.edit(store, work.edit()));
+        let measured = Measured::new(&sequence);
+        let is_roomy = used(neighbour.node()) + roomy_bytes(page_bytes) <= page_bytes;
+        let halves = if is_roomy {
+            measured.cut_in_two(page_bytes)
         } else {
-            0
+            None
         };
-        let sequence = LeafSequence::new(first, Some(second), work.edit().shifted(shift));
-        if used(neighbour.node()) + roomy_bytes(page_bytes) <= page_bytes
-            && let Some(cut) = sequence::cut_in_two(&sequence, page_bytes)
-        {
-            return (both, vec![cut]);
-        }
-        if let Some(cuts) = sequence::cut_in_three(&sequence, page_bytes) {
-            return (both, cuts.to_vec());
+        if let Some(parts) = halves.or_else(|| measured.cut_in_three(page_bytes)) {
+            return (both, parts);
         }
     }
-    // An element is at most half of a page, so there is such a cut.
-    let cut = sequence::cut_in_two(&sequence, page_bytes);
-    (alone, cut.into_iter().collect())
+    (alone, cut_in_two(&measured, page_bytes))
 }
 
 /// Removes an entry from a leaf that gets too empty by it.
@@ -305,22 +305,16 @@ pub(super) fn underflow<S: NodeStore>(
     neighbours: &[Option<Neighbour>],
 ) {
     let depth = path.leaf_depth();
-    let sources = Sources::with(path.leaf(), index_in_parent(&path, depth), neighbour);
-    let [first, second] = sources.pair().map(|node| store.bytes(node));
-    let shift = if sources.path_is_second {
-        Leaf::new(first).count
-    } else {
-        0
-    };
-    let edit = LeafEdit::Remove { at: slot + shift };
-    let sequence = LeafSequence::new(first, Some(second), edit);
     let page_bytes = store.page_bytes();
-    let cut = if sequence::fits(&sequence, &(0..sequence.len()), merged_bytes_max(page_bytes)) {
-        None
-    } else {
-        sequence::cut_in_two(&sequence, page_bytes)
-    };
-    let splice = rewrite_leaves(store, &sources, edit, cut.as_slice());
+    let sources = Sources::with(path.leaf(), index_in_parent(&path, depth), neighbour);
+    let edit = sources.edit(store, LeafEdit::Remove { at: slot });
+    let sequence = sources.sequence(store, edit);
+    let measured = Measured::new(&sequence);
+    let merged = measured
+        .whole(merged_bytes_max(page_bytes))
+        .map(|whole| vec![whole]);
+    let parts = merged.unwrap_or_else(|| cut_in_two(&measured, page_bytes));
+    let splice = rewrite_leaves(store, &sources, edit, &parts);
     ascend(store, root, path, depth, splice, neighbours);
 }
 
@@ -472,42 +466,41 @@ fn rewrite_inner<S: NodeStore>(
     let level = page::level(first);
     let second = sources.second.map(|_| (second, middle.as_slice()));
     let sequence = InnerSequence::new(first, second, splice, sources.path_is_second);
-    let whole = 0..sequence.len();
-    let limit_bytes = if neighbour.is_some() {
+    let measured = Measured::new(&sequence);
+    let whole_bytes_max = if neighbour.is_some() {
         merged_bytes_max(page_bytes)
     } else {
         page_bytes
     };
-    let cut = if sequence::fits(&sequence, &whole, limit_bytes) {
-        None
-    } else {
-        cut_inner(&sequence, splice, neighbour.is_none(), page_bytes)
+    let parts = match measured.whole(whole_bytes_max) {
+        Some(whole) => vec![whole],
+        // New children at the right end come from ascending keys: then the left part stays nearly full.
+        None if neighbour.is_none() && splice.at + splice.children().len() == sequence.len() => {
+            let len = sequence.len();
+            let nearly_all = measured.cut_near(len - (len / 16).max(2).min(len / 2), page_bytes);
+            nearly_all.unwrap_or_else(|| cut_in_two(&measured, page_bytes))
+        }
+        None => cut_in_two(&measured, page_bytes),
     };
-    let separator = cut.map_or_else(Vec::new, |cut| sequence.separator(cut));
+    let separators: Vec<Vec<u8>> = parts
+        .iter()
+        .map(|part| {
+            if part.range.start == 0 {
+                Vec::new()
+            } else {
+                sequence.separator(part.range.start)
+            }
+        })
+        .collect();
 
     let mut above = Splice::new(sources.at, sources.count());
-    let parts = [
-        (0..cut.unwrap_or(whole.end), Vec::new()),
-        (cut.unwrap_or(whole.end)..whole.end, separator),
-    ];
-    for (range, separator) in parts.into_iter().filter(|(range, _)| !range.is_empty()) {
+    for (part, separator) in parts.iter().zip(separators) {
         let target = store.create();
         let (page, [first, second]) = store.rebuild(target, sources.pair());
         let second = sources.second.map(|_| (second, middle.as_slice()));
-        InnerSequence::new(first, second, splice, sources.path_is_second).write(page, level, range);
+        InnerSequence::new(first, second, splice, sources.path_is_second).write(page, level, part);
         above.push(separator, target.reference);
     }
     sources.retire(store);
     above
-}
-
-/// Where to cut an inner node. New children at the right end come from ascending keys: then the left part stays
-/// nearly full.
-fn cut_inner(sequence: &InnerSequence<'_>, splice: &Splice, alone: bool, page_bytes: usize) -> Option<usize> {
-    let len = sequence.len();
-    if alone && splice.at + splice.children().len() == len {
-        sequence::cut_near(sequence, len - (len / 16).max(2).min(len / 2), page_bytes)
-    } else {
-        sequence::cut_in_two(sequence, page_bytes)
-    }
 }

@@ -1,7 +1,7 @@
 //! The content that nodes are about to get, before it is written: where it may be cut so that every part fits.
 //!
 //! A sequence reads one or two existing nodes as if they were one, with a change applied. Splitting, merging and
-//! evening out are all the same then: choose cuts, write each range to a new node.
+//! evening out are all the same then: choose cuts, write each part to a new node.
 
 use std::ops::Range;
 
@@ -21,67 +21,155 @@ pub(super) trait Sequence {
     fn key_bytes(suffix_len: usize) -> usize;
     fn len(&self) -> usize;
     fn key(&self, index: usize) -> KeyParts<'_>;
-    fn payload_len(&self, index: usize) -> usize;
-    /// A prefix length that is known to have worked.
-    fn kept_prefix_len(&self) -> usize;
+    fn lengths(&self, index: usize) -> Lengths;
+    /// The prefix length of the node that an element comes from: with it, the node's elements are known to fit.
+    fn kept_prefix_len(&self, index: usize) -> usize;
 }
 
-fn keyed<S: Sequence>(range: &Range<usize>) -> Range<usize> {
-    range.start + usize::from(S::FIRST_KEYLESS)..range.end
+/// Lengths of an element's key and payload, bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lengths {
+    pub(super) key: usize,
+    pub(super) payload: usize,
+}
+
+/// A range of a sequence that fits into a node, with the prefix length with which it does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    pub(super) range: Range<usize>,
+    pub(super) prefix_len: usize,
 }
 
 fn common_prefix_len<S: Sequence>(sequence: &S, range: &Range<usize>) -> usize {
-    let keyed = keyed::<S>(range);
-    if keyed.is_empty() {
+    let first = range.start + usize::from(S::FIRST_KEYLESS);
+    if first >= range.end {
         return 0;
     }
     sequence
-        .key(keyed.start)
-        .common_prefix_len(&sequence.key(keyed.end - 1))
+        .key(first)
+        .common_prefix_len(&sequence.key(range.end - 1))
 }
 
-/// Bytes of one element in a node with this prefix length.
-fn element_bytes<S: Sequence>(sequence: &S, index: usize, prefix_len: usize, keyless: bool) -> usize {
-    let key_bytes = if keyless {
-        0
-    } else {
-        S::key_bytes(sequence.key(index).len().saturating_sub(prefix_len))
-    };
-    S::ELEMENT_BYTES + key_bytes + sequence.payload_len(index)
+/// Bytes of one element that has a key.
+fn element_bytes<S: Sequence>(lengths: Lengths, prefix_len: usize) -> usize {
+    S::ELEMENT_BYTES + S::key_bytes(lengths.key.saturating_sub(prefix_len)) + lengths.payload
 }
 
-/// Bytes of a node that holds a range.
-fn node_bytes<S: Sequence>(sequence: &S, range: &Range<usize>, prefix_len: usize) -> usize {
-    let elements: usize = range
-        .clone()
-        .map(|index| {
-            element_bytes(
-                sequence,
-                index,
-                prefix_len,
-                S::FIRST_KEYLESS && index == range.start,
-            )
+/// A sequence whose elements' lengths are at hand: cuts are chosen by trying.
+#[derive(Debug)]
+pub(super) struct Measured<'s, S> {
+    sequence: &'s S,
+    lengths: Vec<Lengths>,
+}
+
+impl<'s, S: Sequence> Measured<'s, S> {
+    pub(super) fn new(sequence: &'s S) -> Measured<'s, S> {
+        Measured {
+            sequence,
+            lengths: (0..sequence.len()).map(|index| sequence.lengths(index)).collect(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// The range as a part for a node of `limit_bytes`, if it fits. The longest prefix is best for searches, but with
+    /// few short keys it may cost more than it saves.
+    pub(super) fn part(&self, range: Range<usize>, limit_bytes: usize) -> Option<Part> {
+        if range.is_empty() {
+            return None;
+        }
+        let common = common_prefix_len(self.sequence, &range);
+        let kept = self.sequence.kept_prefix_len(range.start);
+        [common, common.min(kept), 0]
+            .into_iter()
+            .find(|&prefix_len| self.node_bytes(&range, prefix_len) <= limit_bytes)
+            .map(|prefix_len| Part { range, prefix_len })
+    }
+
+    /// Everything as one part, if it fits.
+    pub(super) fn whole(&self, limit_bytes: usize) -> Option<Part> {
+        self.part(0..self.len(), limit_bytes)
+    }
+
+    /// The parts on both sides of a cut, if they fit.
+    pub(super) fn cut_at(&self, cut: usize, limit_bytes: usize) -> Option<Vec<Part>> {
+        if cut > self.len() {
+            return None;
+        }
+        Some(vec![
+            self.part(0..cut, limit_bytes)?,
+            self.part(cut..self.len(), limit_bytes)?,
+        ])
+    }
+
+    /// The parts on both sides of the cut, nearest to an index, that makes them fit.
+    pub(super) fn cut_near(&self, wanted: usize, limit_bytes: usize) -> Option<Vec<Part>> {
+        (0..=self.len()).find_map(|distance| {
+            [wanted.checked_sub(distance), wanted.checked_add(distance)]
+                .into_iter()
+                .flatten()
+                .find_map(|cut| self.cut_at(cut, limit_bytes))
         })
-        .sum();
-    S::HEADER_BYTES + padded(prefix_len) + elements
-}
+    }
 
-/// The prefix length with which a range fits into a node of `limit_bytes`, if there is one. The longest is best for
-/// searches, but with few short keys it may cost more than it saves.
-pub(super) fn fitting_prefix<S: Sequence>(
-    sequence: &S,
-    range: &Range<usize>,
-    limit_bytes: usize,
-) -> Option<usize> {
-    let common = common_prefix_len(sequence, range);
-    [common, common.min(sequence.kept_prefix_len()), 0]
-        .into_iter()
-        .find(|&prefix_len| node_bytes(sequence, range, prefix_len) <= limit_bytes)
-}
+    /// Halves, as nearly by bytes as they fit. `None` if there is no cut at all, which can't be for a node that
+    /// overflowed by one element of allowed size.
+    pub(super) fn cut_in_two(&self, limit_bytes: usize) -> Option<Vec<Part>> {
+        let [middle] = self.indexes_at_shares([(1, 2)]);
+        self.cut_near(middle, limit_bytes)
+    }
 
-/// Whether a range fits into a node of `limit_bytes`.
-pub(super) fn fits<S: Sequence>(sequence: &S, range: &Range<usize>, limit_bytes: usize) -> bool {
-    fitting_prefix(sequence, range, limit_bytes).is_some()
+    /// Thirds by bytes, if all of them fit.
+    pub(super) fn cut_in_three(&self, limit_bytes: usize) -> Option<Vec<Part>> {
+        let [low, high] = self.indexes_at_shares([(1, 3), (2, 3)]);
+        [0..low, low..high, high..self.len()]
+            .into_iter()
+            .map(|range| self.part(range, limit_bytes))
+            .collect()
+    }
+
+    /// Bytes of a node that holds a range.
+    fn node_bytes(&self, range: &Range<usize>, prefix_len: usize) -> usize {
+        let keyed = range.start + usize::from(S::FIRST_KEYLESS)..range.end;
+        let keyless: usize = self.lengths[range.start..keyed.start]
+            .iter()
+            .map(|first| first.payload)
+            .sum();
+        let elements: usize = self.lengths[keyed.clone()]
+            .iter()
+            .map(|lengths| element_bytes::<S>(*lengths, prefix_len))
+            .sum();
+        S::HEADER_BYTES
+            + padded(prefix_len)
+            + (range.len() - keyed.len()) * S::ELEMENT_BYTES
+            + keyless
+            + elements
+    }
+
+    /// The indexes before which these shares, ascending fractions, of all bytes lie.
+    fn indexes_at_shares<const COUNT: usize>(&self, shares: [(usize, usize); COUNT]) -> [usize; COUNT] {
+        let prefix_len = common_prefix_len(self.sequence, &(0..self.len()));
+        let total: usize = self
+            .lengths
+            .iter()
+            .map(|lengths| element_bytes::<S>(*lengths, prefix_len))
+            .sum();
+        let (mut index, mut before) = (0, 0);
+        shares.map(|(numerator, denominator)| {
+            let wanted = total * numerator / denominator;
+            while let Some(lengths) = self.lengths.get(index) {
+                let this = element_bytes::<S>(*lengths, prefix_len);
+                if before + this / 2 >= wanted {
+                    break;
+                }
+                before += this;
+                index += 1;
+            }
+            index
+        })
+    }
 }
 
 /// What a node that grows at its end takes.
@@ -97,62 +185,12 @@ impl Size {
     pub(super) fn with_last_of<S: Sequence>(self, sequence: &S) -> Size {
         let all = 0..sequence.len();
         let last = all.end - 1;
-        let first_keyed = usize::from(S::FIRST_KEYLESS);
         let prefix_len = common_prefix_len(sequence, &all);
-        let bytes = if last <= first_keyed || prefix_len != self.prefix_len {
-            node_bytes(sequence, &all, prefix_len)
+        let bytes = if last <= usize::from(S::FIRST_KEYLESS) || prefix_len != self.prefix_len {
+            Measured::new(sequence).node_bytes(&all, prefix_len)
         } else {
-            self.bytes + element_bytes(sequence, last, prefix_len, false)
+            self.bytes + element_bytes::<S>(sequence.lengths(last), prefix_len)
         };
         Size { prefix_len, bytes }
     }
-}
-
-/// The index before which `numerator / denominator` of all bytes lie.
-fn index_at_share<S: Sequence>(sequence: &S, numerator: usize, denominator: usize) -> usize {
-    let prefix_len = common_prefix_len(sequence, &(0..sequence.len()));
-    let bytes = |index| element_bytes(sequence, index, prefix_len, S::FIRST_KEYLESS && index == 0);
-    let total: usize = (0..sequence.len()).map(bytes).sum();
-    let wanted = total * numerator / denominator;
-    let mut before = 0;
-    for index in 0..sequence.len() {
-        let this = bytes(index);
-        if before + this / 2 >= wanted {
-            return index;
-        }
-        before += this;
-    }
-    sequence.len()
-}
-
-/// The cut nearest to the middle, by bytes, whose two parts fit. `None` if there is none, which can't be for a node
-/// that overflowed by one element of allowed size.
-pub(super) fn cut_in_two<S: Sequence>(sequence: &S, limit_bytes: usize) -> Option<usize> {
-    cut_near(sequence, index_at_share(sequence, 1, 2), limit_bytes)
-}
-
-/// The cut nearest to an index whose two parts fit.
-pub(super) fn cut_near<S: Sequence>(sequence: &S, wanted: usize, limit_bytes: usize) -> Option<usize> {
-    let len = sequence.len();
-    let valid = |cut: usize| {
-        (1..len).contains(&cut)
-            && fits(sequence, &(0..cut), limit_bytes)
-            && fits(sequence, &(cut..len), limit_bytes)
-    };
-    (0..=len).find_map(|distance| {
-        [wanted.checked_sub(distance), wanted.checked_add(distance)]
-            .into_iter()
-            .flatten()
-            .find(|&cut| valid(cut))
-    })
-}
-
-/// Two cuts that leave about a third of the bytes in each part, if all parts fit.
-pub(super) fn cut_in_three<S: Sequence>(sequence: &S, limit_bytes: usize) -> Option<[usize; 2]> {
-    let (low, high) = (index_at_share(sequence, 1, 3), index_at_share(sequence, 2, 3));
-    let parts = [0..low, low..high, high..sequence.len()];
-    parts
-        .iter()
-        .all(|part| !part.is_empty() && fits(sequence, part, limit_bytes))
-        .then_some([low, high])
 }
