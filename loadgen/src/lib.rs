@@ -14,6 +14,7 @@
 #![deny(missing_docs)]
 
 pub mod cli;
+pub mod demonstration;
 pub mod distribution;
 pub mod inserts;
 pub mod measure;

@@ -122,6 +122,8 @@ pub struct VerifyReport {
     records_before: u64,
     /// Whether that run's journal said what had to be there.
     had_journal: bool,
+    /// Whether the load was left out, because that check found something.
+    load_skipped: bool,
     /// Records at the end, all checked after reopening.
     records_after: u64,
     /// Points up to which buffered writes were flushed and had to survive.
@@ -190,6 +192,7 @@ impl Report {
                 listed: found.listed.iter().map(ToString::to_string).collect(),
                 records_before: found.records_before,
                 had_journal: found.had_ledger,
+                load_skipped: found.load_skipped,
                 records_after: found.records_after,
                 flush_points: found.flush_points,
             }),

@@ -115,7 +115,15 @@ pub fn table(outcome: &Outcome) -> String {
                 thousands(found.records_before)
             );
         }
-        let _ = write!(checked, "{} records at the end", thousands(found.records_after));
+        if found.load_skipped {
+            checked.push_str("no load, so as not to write over what was found");
+        } else {
+            let _ = write!(
+                checked,
+                "{} records at the end, after reopening",
+                thousands(found.records_after)
+            );
+        }
         if found.flush_points > 0 && report.durability == crate::plan::Durability::Buffered {
             let _ = write!(
                 checked,

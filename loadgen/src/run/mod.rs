@@ -163,6 +163,7 @@ pub fn execute<O: Opener>(
         _ => closing = close(target, &errors),
     }
     if let (Some(verifier), Some(verification)) = (&verifier, &mut verification) {
+        verification.load_skipped = !is_sound;
         verification.flush_points = verifier.ledger.flush_points();
         verification.violations = verifier.violations.count();
         verification.listed = verifier.violations.listed();

@@ -88,6 +88,8 @@ pub struct Verification {
     pub records_after: u64,
     /// Whether a ledger of an earlier run said what had to be there.
     pub had_ledger: bool,
+    /// Whether the run ended after the first check, so as not to write over what was found.
+    pub load_skipped: bool,
     /// Points up to which buffered writes were flushed.
     pub flush_points: u64,
     /// Number of violations.

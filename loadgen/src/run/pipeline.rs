@@ -91,7 +91,7 @@ impl<P: Future + Unpin, W> Pipeline<P, W> {
 #[cfg(test)]
 mod tests {
     use std::future::{Ready, ready};
-    use std::sync::mpsc;
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -107,35 +107,45 @@ mod tests {
         assert_eq!(pipeline.wait_oldest(), Some(('b', 2)));
     }
 
-    /// A future that another thread completes.
-    struct Given(Arc<std::sync::Mutex<(Option<u32>, Option<Waker>)>>);
+    /// A future that another thread completes, once it was asked for often enough.
+    #[derive(Default)]
+    struct Given {
+        asked: u32,
+        answer: Option<u32>,
+        waker: Option<Waker>,
+    }
 
-    impl Future for Given {
+    struct Taken(Arc<Mutex<Given>>);
+
+    impl Future for Taken {
         type Output = u32;
 
         fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<u32> {
-            let mut state = self.0.lock().expect("nobody panics with it");
-            state.1 = Some(context.waker().clone());
-            state.0.take().map_or(Poll::Pending, Poll::Ready)
+            let mut given = self.0.lock().expect("nobody panics with it");
+            given.asked += 1;
+            given.waker = Some(context.waker().clone());
+            given.answer.take().map_or(Poll::Pending, Poll::Ready)
         }
     }
 
     #[test]
     fn waiting_ends_when_another_thread_answers() {
-        let state = Arc::new(std::sync::Mutex::new((None, None)));
+        let given = Arc::new(Mutex::new(Given::default()));
         let mut pipeline = Pipeline::new(1);
-        pipeline.push(Given(Arc::clone(&state)), ());
+        pipeline.push(Taken(Arc::clone(&given)), ());
         assert!(pipeline.take_ended().is_none());
-        let (sender, receiver) = mpsc::channel::<()>();
         let other = thread::spawn(move || {
-            receiver.recv().expect("the test sends");
-            let mut state = state.lock().expect("nobody panics with it");
-            state.0 = Some(9);
-            if let Some(waker) = state.1.take() {
-                waker.wake();
+            loop {
+                let mut given = given.lock().expect("nobody panics with it");
+                // Asked again: the other thread has found nothing and goes to sleep.
+                if given.asked > 1 {
+                    given.answer = Some(9);
+                    return given.waker.take().expect("it came with the question").wake();
+                }
+                drop(given);
+                thread::yield_now();
             }
         });
-        sender.send(()).expect("the thread listens");
         assert_eq!(pipeline.wait_oldest(), Some(((), 9)));
         other.join().expect("it doesn't panic");
     }

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod treering;
 
 use std::future::Future;
 use std::path::Path;

@@ -3,10 +3,14 @@
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use super::check::{Expectation, check};
 use super::ledger::{JOURNAL_FILE, RECORDS_MAX};
 use super::scan::ScanCheck;
 use super::*;
+use crate::plan::StoreOptions;
 use crate::record::Defect;
+use crate::target::memory::MemoryOpener;
+use crate::target::{Opener, Session};
 
 fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory can be made")
@@ -346,6 +350,40 @@ fn scans_are_held_against_order_and_completeness() {
             record: 11,
             found: 1,
             issued: 0
+        }]
+    );
+}
+
+#[test]
+fn a_walk_counts_updates() {
+    let directory = directory();
+    let verifier = verifier(directory.path());
+    let store = MemoryOpener::default();
+    let session = store
+        .open(directory.path(), &StoreOptions::default())
+        .expect("it opens");
+    for record in 0..2 {
+        verifier.ledger.adopt(record, 1).expect("it fits");
+        // Two updates that overlapped, so that neither could know of the other's version.
+        verifier.ledger.begin_update(record).expect("it fits");
+        verifier.ledger.begin_update(record).expect("it fits");
+    }
+    // Of record 0 both read version 1: one of them is lost, and no single answer shows it.
+    for (record, written) in [(0, [2, 2]), (1, [2, 3])] {
+        for version in written {
+            verifier.ledger.acknowledge(record, version);
+            session
+                .put(&verifier.order.key(record), &value(record, version))
+                .expect("it is taken");
+        }
+    }
+    check(&verifier, &session, Expectation::Acknowledged, 2, false).expect("it can be read");
+    assert_eq!(
+        verifier.violations.listed(),
+        [Violation::UpdatesLost {
+            record: 0,
+            found: 2,
+            issued: 3
         }]
     );
 }
