@@ -1,8 +1,10 @@
 //! Hints to the processor: which lines of a node will be read next.
 
+use std::ops::Range;
+
 use super::inner::INNER_HEADER_BYTES;
 
-const LINE_BYTES: usize = 64;
+pub(crate) const LINE_BYTES: usize = 64;
 /// Header, heads and slots of a leaf with about 20 entries.
 const LEAF_TOP_BYTES: usize = 320;
 
@@ -37,10 +39,16 @@ pub(crate) fn inner_top(page: &[u8]) {
     }
 }
 
-/// Everything, for a scan.
+/// The lines that start in a range, as far as the page has them.
 #[inline]
-pub(crate) fn all(page: &[u8]) {
-    for offset in (0..page.len()).step_by(LINE_BYTES) {
+pub(crate) fn range(page: &[u8], range: Range<usize>) {
+    for offset in (range.start..range.end.min(page.len())).step_by(LINE_BYTES) {
         line(page, offset);
     }
+}
+
+/// Everything.
+#[inline]
+pub(crate) fn all(page: &[u8]) {
+    range(page, 0..page.len());
 }

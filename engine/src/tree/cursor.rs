@@ -142,10 +142,8 @@ impl Cursor {
                 self.step(store)?;
                 continue;
             }
-            if let Some(Ok(next_page)) = next.map(|next| store.node(next)) {
-                prefetch::all(next_page);
-            }
-            let seen = self.hand_out(&node, run.clone(), &mut visit);
+            let ahead = next.and_then(|next| store.node(next).ok());
+            let seen = self.hand_out(&node, run.clone(), ahead, &mut visit);
             let exhausted = seen == run.len();
             let slot = match self.direction {
                 Direction::Ascending => run.start + seen,
@@ -193,17 +191,25 @@ impl Cursor {
         }
     }
 
-    /// Hands out a range of slots; returns how many were seen.
+    /// Hands out a range of slots; returns how many were seen. With each entry some lines of the page ahead are asked
+    /// for: all at once they would stop the processor until memory has caught up.
     fn hand_out(
         &mut self,
         leaf: &Leaf<'_>,
         run: Range<usize>,
+        ahead: Option<&[u8]>,
         visit: &mut impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
     ) -> usize {
         let keys = &mut self.keys;
         keys.begin(leaf);
+        let ahead = ahead.unwrap_or_default();
+        let ahead_step = ahead
+            .len()
+            .div_ceil(run.len())
+            .next_multiple_of(prefetch::LINE_BYTES);
         let mut seen = 0;
         let mut show = |slot: usize| {
+            prefetch::range(ahead, seen * ahead_step..(seen + 1) * ahead_step);
             seen += 1;
             let (suffix, value, from_rest) = leaf.entry(slot);
             visit(keys.with_suffix(from_rest, &suffix), value)
