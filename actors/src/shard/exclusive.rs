@@ -2,7 +2,7 @@
 
 use crossbeam_epoch::Guard;
 use treering_engine::TreeId;
-use treering_engine::log::RecordReader;
+use treering_engine::log::{Record, RecordReader};
 use treering_engine::tree::{self, Miss};
 
 use super::apply::{Notes, apply_record, apply_write};
@@ -164,7 +164,7 @@ impl Shard {
         }
         let mut reader = RecordReader::resume(records, *offset);
         let record = match reader.next() {
-            None => return Progress::Ended,
+            None | Some(Ok(Record::BatchEnd)) => return Progress::Ended,
             Some(Ok(record)) => record,
             Some(Err(defect)) => {
                 return Progress::Failed(Error::Corrupt {
