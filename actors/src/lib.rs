@@ -39,6 +39,8 @@ mod recovery;
 mod runtime;
 mod shard;
 mod shared;
+#[doc(hidden)]
+pub mod sim;
 mod stats;
 mod ticket;
 mod value;

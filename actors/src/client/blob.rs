@@ -95,7 +95,7 @@ impl Inner {
         let shared = &self.runtime.shared;
         let (sender, receiver) = oneshot::channel();
         self.runtime.send_flusher(FlusherMessage::ExtentRequest { pages, reply: sender });
-        let extents = receiver.recv().unwrap_or(Err(Error::Closed))?;
+        let extents = self.runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
         let born = with_guard(&shared.memory, |guard| shared.current.load(guard).seq.next());
         let mut crc = Crc32c::new();
         crc.update(value);
@@ -206,7 +206,7 @@ impl<'i> Pieces<'i> {
 
     fn take_one(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
         let Some(receiver) = self.answers.pop_front() else { return Ok(()) };
-        let (result, buffer) = receiver.recv().map_err(|_| Error::Closed)?;
+        let (result, buffer) = self.inner.runtime.wait(receiver, None).ok_or(Error::Closed)?;
         result.map_err(|error| Error::io("transferring a large value", error))?;
         buffer.map_or(Ok(()), |buffer| take(&buffer))
     }
@@ -224,7 +224,7 @@ impl Drop for Pieces<'_> {
     fn drop(&mut self) {
         // Extents must not be given back while writes to them are under way.
         while let Some(answer) = self.answers.pop_front() {
-            let _ = answer.recv();
+            let _ = self.inner.runtime.wait(answer, None);
         }
     }
 }

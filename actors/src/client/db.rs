@@ -26,7 +26,7 @@ const TREE_NAME_BYTES_MAX: usize = 1024;
 /// dropped.
 #[derive(Clone, Debug)]
 pub struct Db {
-    pub(super) inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// A handle through which a program talks to the actors. Cheap to clone and to send; each thread may have its own or
@@ -68,7 +68,7 @@ impl Db {
         Ok(Db::start(recovery::open_memory(&options)?, None))
     }
 
-    fn start(opened: recovery::Opened, path: Option<PathBuf>) -> Db {
+    pub(crate) fn start(opened: recovery::Opened, path: Option<PathBuf>) -> Db {
         let recovery::Opened { runtime, threads, lock } = opened;
         let inner = Inner {
             runtime,
@@ -262,6 +262,15 @@ impl Inner {
         let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(lock.take());
         result
+    }
+
+    /// Ends a simulated database as a crash does: nothing is drained, nothing is written.
+    pub(crate) fn abandon(&self) {
+        let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(threads.take());
+        self.runtime.shared.status.close();
+        let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(lock.take());
     }
 
     /// Waits until everything that was sent is carried out, then writes the last checkpoint.

@@ -21,6 +21,7 @@
 //!
 //! Absent: the log's contents, the trees' contents (it follows child references only), clocks.
 
+mod audit;
 mod checkpoint;
 mod evict;
 mod messages;

@@ -43,11 +43,11 @@ pub(super) fn check_empty(path: &Path, names: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Creates the files of an empty database.
-pub(super) fn create(directory: &dyn Directory, options: &Options) -> Result<()> {
+/// Creates the files of an empty database, which is called `database_id`.
+pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: [u8; 16]) -> Result<()> {
     let failed = |error| Error::io("creating the database", error);
     let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
-    let mut superblock = initial_superblock(page_bytes as u32, options.log_segment_bytes, random_id());
+    let mut superblock = initial_superblock(page_bytes as u32, options.log_segment_bytes, database_id);
     match directory.remove(UNFINISHED_FILE) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -126,7 +126,7 @@ fn write_image(file: &dyn File, superblock: &mut Superblock) -> Result<()> {
 }
 
 /// An id that no other database has: the standard library's per-process random keys, hashed with the time.
-fn random_id() -> [u8; 16] {
+pub(super) fn random_id() -> [u8; 16] {
     let time = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as u64);

@@ -32,7 +32,7 @@ use treering_engine::version::VersionCell;
 use treering_engine::{Seq, ShardId, Stamp, TreeId};
 use treering_io::{
     BackendChoice, Directory, DirectoryLock, File, LockError, MemoryDirectory, OpenMode, OsDirectory,
-    open_device,
+    SimDirectory, open_device,
 };
 
 use crate::commit::{Commit, CommitMessage, CommitStart};
@@ -40,7 +40,7 @@ use crate::error::{Error, Result};
 use crate::flusher::{Flusher, FlusherMessage, FlusherStart};
 use crate::options::{IoBackend, Options, PAGE_BYTES_DEFAULT};
 use crate::pager::IN_FLIGHT_MAX;
-use crate::runtime::{LogFiles, Runtime, Threads};
+use crate::runtime::{LogFiles, Runtime, Sim, Threads};
 use crate::shard::{Shard, parked_max};
 use crate::shared::{Counter, Counters, DATA_FILE, DeadVersions, GroupSizes, Settings, Shared, Status, Version};
 
@@ -51,6 +51,9 @@ const BATCH_RECORD_BYTES_MAX: usize = 8 << 20;
 
 /// Most pages that one reader asks for at a time, in large caches.
 const FETCHED_MAX: usize = 64;
+
+/// Equal seeds must give equal files, ids included.
+const SIMULATED_ID: [u8; 16] = *b"simulated system";
 
 /// A running database.
 pub(crate) struct Opened {
@@ -91,9 +94,25 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
     let names = directory.names().map_err(|error| Error::io(what("listing"), error))?;
     if !names.iter().any(|name| name == DATA_FILE) {
         create::check_empty(path, &names)?;
-        create::create(&*directory, options)?;
+        create::create(&*directory, options, create::random_id())?;
     }
-    open_files(&directory, path, options, Some(lock))
+    open_files(&directory, path, options, Some(lock), None)
+}
+
+/// Opens or creates the database on a simulated disk, driven by `sim` instead of threads.
+pub(crate) fn open_simulated(disk: &SimDirectory, options: &Options, sim: Sim) -> Result<Opened> {
+    let path = Path::new("simulated");
+    let directory: Arc<dyn Directory> = Arc::new(disk.clone());
+    let lock = directory.lock().map_err(|error| match error {
+        LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
+        LockError::Io(error) => Error::io("locking the simulated directory", error),
+    })?;
+    let names = directory.names().map_err(|error| Error::io("listing the simulated directory", error))?;
+    if !names.iter().any(|name| name == DATA_FILE) {
+        create::check_empty(path, &names)?;
+        create::create(&*directory, options, SIMULATED_ID)?;
+    }
+    open_files(&directory, path, options, Some(lock), Some(sim))
 }
 
 fn open_files(
@@ -101,6 +120,7 @@ fn open_files(
     path: &Path,
     options: &Options,
     lock: Option<DirectoryLock>,
+    sim: Option<Sim>,
 ) -> Result<Opened> {
     let data = directory
         .open(DATA_FILE, OpenMode::Existing)
@@ -144,7 +164,7 @@ fn open_files(
         IoBackend::Uring => BackendChoice::Uring,
         IoBackend::Blocking => BackendChoice::Blocking,
     };
-    let opened = run(start, options, backend, false, lock)?;
+    let opened = run(start, options, backend, false, lock, sim)?;
     if let Err(error) = replay_log(&opened.runtime, &log, checkpoint_seq, log_start, scanned) {
         opened.threads.stop(&opened.runtime);
         return Err(error);
@@ -190,7 +210,7 @@ pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
         log_files: None,
         superblock,
     };
-    let opened = run(start, options, BackendChoice::Blocking, true, None)?;
+    let opened = run(start, options, BackendChoice::Blocking, true, None, None)?;
     opened.runtime.send_flusher(FlusherMessage::GoLive);
     Ok(opened)
 }
@@ -202,6 +222,7 @@ fn run(
     backend: BackendChoice,
     in_memory: bool,
     lock: Option<DirectoryLock>,
+    sim: Option<Sim>,
 ) -> Result<Opened> {
     let page_bytes = start.superblock.page_bytes as usize;
     let frames = (options.cache_bytes / page_bytes as u64) as usize;
@@ -259,9 +280,14 @@ fn run(
         Arc::clone(&shared),
         FlusherStart { space: start.space, superblock: start.superblock, version },
     );
+    if sim.is_some() {
+        let runtime = Runtime::new(shared, shards, commit, flusher, start.data, start.log_files, sim);
+        return Ok(Opened { runtime: Arc::new(runtime), threads: Threads::none(), lock });
+    }
     let device = open_device(backend, IN_FLIGHT_MAX)
         .map_err(|error| Error::io("setting up the device of the pager", error))?;
-    let runtime = Arc::new(Runtime::new(shared, shards, commit, flusher, start.data, start.log_files));
+    let runtime =
+        Arc::new(Runtime::new(shared, shards, commit, flusher, start.data, start.log_files, None));
     let threads =
         Threads::start(&runtime, device).map_err(|error| Error::io("starting a thread", error))?;
     Ok(Opened { runtime, threads, lock })

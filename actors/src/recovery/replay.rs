@@ -246,7 +246,7 @@ pub(super) fn replay(
     if !scanned.blobs.is_empty() {
         let (sender, receiver) = oneshot::channel();
         runtime.send_flusher(FlusherMessage::Reserve { extents: scanned.blobs, reply: sender });
-        receiver.recv().unwrap_or(Err(Error::Closed))?;
+        runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
     }
     let replayer = RefCell::new(Replayer { runtime, slice: Slice::default(), failure: None, replayed: 0 });
     let end = scanned.end.position;

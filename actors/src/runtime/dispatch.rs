@@ -12,6 +12,7 @@ use treering_io::{File, Operation};
 
 use super::files::LogFiles;
 use super::seat::{Seat, Step};
+use super::sim::Sim;
 use super::waiting::{SPINS, YIELDS};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::commit::{Commit, CommitMessage, LogTask};
@@ -35,6 +36,9 @@ const LANE: usize = 1 << 14;
 
 /// Everything that the threads of one database share.
 pub(crate) struct Runtime {
+    /// What drives the actors where there are no threads. First, because its device must be dropped before the
+    /// frames that it may hold.
+    pub sim: Option<Sim>,
     pub shared: Arc<Shared>,
     pub shards: Vec<Seat<Shard>>,
     pub commit: Seat<Commit>,
@@ -53,7 +57,7 @@ pub(crate) struct Runtime {
 
 /// Actors that got messages and have to be seen to.
 #[derive(Default)]
-struct Kicks {
+pub(super) struct Kicks {
     shards: Vec<ShardId>,
     commit: bool,
     pager: bool,
@@ -74,9 +78,11 @@ impl Runtime {
         flusher: Flusher,
         data: Arc<dyn File>,
         log_files: Option<LogFiles>,
+        sim: Option<Sim>,
     ) -> Runtime {
         let pager = Pager::new(Arc::clone(&shared), Arc::clone(&data));
         Runtime {
+            sim,
             shared,
             shards: shards
                 .into_iter()
@@ -97,6 +103,9 @@ impl Runtime {
 
     /// Nanoseconds since the database was opened.
     pub fn now(&self) -> Nanos {
+        if let Some(sim) = &self.sim {
+            return sim.now();
+        }
         // 584 years of nanoseconds fit.
         self.started.elapsed().as_nanos() as Nanos
     }
@@ -111,6 +120,9 @@ impl Runtime {
     /// the answer, and so runs the shard itself if nobody does.
     pub fn send(&self, shard: ShardId, request: Request, wait: bool) {
         let seat = self.shard(shard);
+        if let Some(sim) = &self.sim {
+            return sim.request(self, seat, ShardMessage::Request(request));
+        }
         match seat.request(ShardMessage::Request(request)) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(message)) => {
@@ -125,6 +137,9 @@ impl Runtime {
 
     /// Leaves a message with the commit actor, on behalf of a client.
     pub fn send_commit(&self, message: CommitMessage) {
+        if let Some(sim) = &self.sim {
+            return sim.request(self, &self.commit, message);
+        }
         self.commit.request_blocking(message);
         let mut outbox = Outbox::default();
         self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
@@ -133,12 +148,18 @@ impl Runtime {
 
     /// Leaves a message with the flusher, on behalf of a client.
     pub fn send_flusher(&self, message: FlusherMessage) {
+        if let Some(sim) = &self.sim {
+            return sim.request(self, &self.flusher, message);
+        }
         self.flusher.request_blocking(message);
         self.flusher.sleeper.wake();
     }
 
     /// Leaves a message with the pager, on behalf of a client.
     pub fn send_pager(&self, message: PagerMessage) {
+        if let Some(sim) = &self.sim {
+            return sim.request(self, &self.pager, message);
+        }
         self.pager.request_blocking(message);
         self.pager.sleeper.wake();
     }
@@ -148,6 +169,9 @@ impl Runtime {
     pub fn wait<T>(&self, receiver: oneshot::Receiver<T>, shard: Option<ShardId>) -> Option<T> {
         if let Ok(answer) = receiver.try_recv() {
             return Some(answer);
+        }
+        if let Some(sim) = &self.sim {
+            return sim.wait(self, &receiver);
         }
         if let Some(shard) = shard {
             let mut outbox = Outbox::default();
@@ -181,8 +205,13 @@ impl Runtime {
     /// Brings a page into memory and holds it; the caller ends the hold.
     pub fn fetch(&self, reference: PageRef) -> Result<FrameId> {
         let (sender, receiver) = oneshot::channel();
-        self.pager.request_blocking(PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) });
-        self.run_pager_inline();
+        let message = PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) };
+        if self.sim.is_some() {
+            self.send_pager(message);
+        } else {
+            self.pager.request_blocking(message);
+            self.run_pager_inline();
+        }
         self.wait(receiver, None).unwrap_or(Err(Error::Closed))
     }
 
@@ -191,7 +220,12 @@ impl Runtime {
         let mut receivers = Vec::with_capacity(references.len());
         for &reference in references {
             let (sender, receiver) = oneshot::channel();
-            self.pager.request_blocking(PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) });
+            let message = PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) };
+            if self.sim.is_some() {
+                self.send_pager(message);
+            } else {
+                self.pager.request_blocking(message);
+            }
             receivers.push(receiver);
         }
         self.pager.sleeper.wake();
@@ -243,7 +277,7 @@ impl Runtime {
     }
 
     /// Sends the messages of an outbox and leaves its I/O where it is taken up. Called with the sender's seat taken.
-    fn post(&self, outbox: &mut Outbox) -> Kicks {
+    pub(super) fn post(&self, outbox: &mut Outbox) -> Kicks {
         let mut kicks = Kicks::default();
         for (shard, message) in outbox.shards.drain(..) {
             self.shard(shard).tell(message);
@@ -279,7 +313,7 @@ impl Runtime {
     }
 
     /// Tells those who wait. Called with no seat taken, since waking costs system calls.
-    fn finish_step(&self, outbox: &mut Outbox) {
+    pub(super) fn finish_step(&self, outbox: &mut Outbox) {
         for resolution in outbox.resolutions.drain(..) {
             resolution.resolve();
         }
@@ -394,6 +428,9 @@ impl Runtime {
             FileTask::Segment(job) => {
                 let result = self.log_files.as_ref().map_or(Ok(()), |files| files.prepare(job));
                 self.commit.tell(CommitMessage::SegmentDone { result });
+                if self.sim.is_some() {
+                    return;
+                }
                 let mut outbox = Outbox::default();
                 self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
                 self.leave_log_task();

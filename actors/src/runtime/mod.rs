@@ -6,6 +6,7 @@
 //! | [`dispatch`](dispatch) | carrying out an outbox, and running actors on the way |
 //! | [`waiting`](waiting) | spin, yield, sleep: the one place where threads wait |
 //! | [`threads`](threads) | the dedicated thread of each actor |
+//! | [`sim`](sim) | the same actors in one thread, from one seed |
 //! | [`files`](files) | log segments and slow work on files |
 //!
 //! # Who runs an actor
@@ -17,9 +18,12 @@
 mod dispatch;
 mod files;
 mod seat;
+mod sim;
 mod threads;
 mod waiting;
 
 pub(crate) use dispatch::Runtime;
 pub(crate) use files::LogFiles;
+pub(crate) use sim::Sim;
+pub use sim::{Planted, SimOptions};
 pub(crate) use threads::Threads;

@@ -105,6 +105,19 @@ impl<A: Actor> Seat<A> {
     /// Runs one step if nobody else is running one. `send` carries out the messages in the outbox before the seat
     /// is given back, so that messages of successive steps keep their order.
     pub fn try_step(&self, now: Nanos, outbox: &mut Outbox, send: impl FnOnce(&mut Outbox)) -> Option<Step> {
+        self.try_step_of(LANE_MESSAGES_MAX, self.requests_per_step, now, outbox, send)
+    }
+
+    /// [`try_step`](Self::try_step) with bounds of its own: at most `lane_max` messages of actors and
+    /// `requests_max` of clients.
+    pub fn try_step_of(
+        &self,
+        lane_max: usize,
+        requests_max: usize,
+        now: Nanos,
+        outbox: &mut Outbox,
+        send: impl FnOnce(&mut Outbox),
+    ) -> Option<Step> {
         fence(Ordering::SeqCst);
         let mut actor = match self.actor.try_lock() {
             Ok(actor) => actor,
@@ -112,12 +125,12 @@ impl<A: Actor> Seat<A> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
         let mut worked = false;
-        for _ in 0..LANE_MESSAGES_MAX {
+        for _ in 0..lane_max {
             let Ok(message) = self.lane.1.try_recv() else { break };
             worked = true;
             actor.handle(message, now, outbox);
         }
-        for _ in 0..self.requests_per_step {
+        for _ in 0..requests_max {
             if !actor.accepts_requests() {
                 break;
             }
@@ -156,6 +169,12 @@ impl<A: Actor> Seat<A> {
         let timeout = (until != Nanos::MAX).then(|| Duration::from_nanos(until.saturating_sub(now)));
         self.sleeper.sleep(timeout, || ready() || self.next_deadline.load(Ordering::Relaxed) < until);
         self.sleeps_until.store(0, Ordering::Relaxed);
+    }
+
+    /// When the actor wants to be run again: what the last step has left.
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        let next = self.next_deadline.load(Ordering::Relaxed);
+        (next != Nanos::MAX).then_some(next)
     }
 
     /// The actor itself, for opening, closing and tests. Waits for a step that is being run.

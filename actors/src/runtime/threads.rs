@@ -46,6 +46,11 @@ impl Threads {
         Ok(threads)
     }
 
+    /// No threads: something else drives the actors.
+    pub fn none() -> Threads {
+        Threads(Vec::new())
+    }
+
     fn spawn(
         &mut self,
         runtime: &Arc<Runtime>,

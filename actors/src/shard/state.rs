@@ -161,6 +161,11 @@ impl Shard {
         shard
     }
 
+    /// Ids that were handed out to this shard and not used, for the check of who owns which page.
+    pub fn ids_in_hand(&self) -> &[PageId] {
+        &self.supply.ids
+    }
+
     /// Gives the empty open batch a stamp that was never used, and the truth about when it can be seen first.
     pub(super) fn open_batch(&mut self) {
         self.open.pages.stamp = Stamp(self.next_stamp);

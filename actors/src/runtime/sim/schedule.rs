@@ -1,0 +1,322 @@
+//! One step: what could happen now, which of it does, and doing it.
+
+use std::fmt::Write as _;
+
+use treering_io::{Completion, Device, OperationKind, Wait};
+
+use super::random::Random;
+use super::{Planted, Sim, State};
+use crate::actor::{Actor, Nanos};
+use crate::commit::{CommitMessage, LogTask};
+use crate::pager::PagerMessage;
+use crate::runtime::Runtime;
+use crate::runtime::seat::Seat;
+use crate::shared::collect;
+
+/// Collections after which the epoch has nothing more to give.
+const COLLECTIONS: usize = 3;
+
+/// Something that could happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Choice {
+    Shard(usize),
+    Commit,
+    Pager,
+    Flusher,
+    Log,
+    File,
+    Submit,
+    Reap,
+    Time,
+    Collect,
+}
+
+/// How likely each kind of step is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights {
+    shard: u64,
+    commit: u64,
+    pager: u64,
+    flusher: u64,
+    log: u64,
+    file: u64,
+    device: u64,
+    time: u64,
+}
+
+impl Weights {
+    pub(super) fn draw(random: &mut Random) -> Weights {
+        let mut weight = || [1, 4, 16, 64][random.below(4) as usize];
+        Weights {
+            shard: weight(),
+            commit: weight(),
+            pager: weight(),
+            flusher: weight(),
+            log: weight(),
+            file: weight(),
+            device: weight(),
+            time: weight().min(4),
+        }
+    }
+
+    fn of(&self, choice: Choice) -> u64 {
+        match choice {
+            Choice::Shard(_) => self.shard,
+            Choice::Commit => self.commit,
+            Choice::Pager => self.pager,
+            Choice::Flusher => self.flusher,
+            Choice::Log => self.log,
+            Choice::File => self.file,
+            Choice::Submit | Choice::Reap => self.device,
+            Choice::Time => self.time,
+            Choice::Collect => 1,
+        }
+    }
+}
+
+/// The log task that is out, and how far it is.
+pub(super) struct LogProgress {
+    task: LogTask,
+    written: bool,
+    synced: usize,
+    /// Whether the commit actor knows already: a planted bug.
+    told: bool,
+}
+
+impl Sim {
+    /// Lets one thing happen. False: nothing can, or the power is off.
+    pub fn step(&self, runtime: &Runtime) -> bool {
+        let cut = {
+            let state = self.state();
+            if !state.powered {
+                return false;
+            }
+            self.options.power_cut_after_steps.is_some_and(|steps| state.steps >= steps)
+        };
+        if cut {
+            self.cut_power(runtime);
+            return false;
+        }
+        let mut state = self.state();
+        let state = &mut *state;
+        state.steps += 1;
+        if let Some(choice) = self.choose(state, runtime) {
+            self.run(choice, state, runtime);
+            return true;
+        }
+        // Nothing but the epoch, or the next thing due.
+        for _ in 0..COLLECTIONS {
+            collect(&runtime.shared.memory);
+            if let Some(choice) = self.choose(state, runtime) {
+                self.run(choice, state, runtime);
+                return true;
+            }
+        }
+        match self.next_due(runtime) {
+            Some(due) => {
+                self.disk.advance(due.saturating_sub(self.now()));
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn choose(&self, state: &mut State, runtime: &Runtime) -> Option<Choice> {
+        let now = self.now();
+        let mut choices = [Choice::Time; 16];
+        let mut count = 0;
+        let mut add = |choice: Choice, possible: bool| {
+            if possible && count < choices.len() {
+                choices[count] = choice;
+                count += 1;
+            }
+        };
+        for (index, seat) in runtime.shards.iter().enumerate() {
+            add(Choice::Shard(index), is_ready(seat, now));
+        }
+        add(Choice::Commit, is_ready(&runtime.commit, now));
+        add(Choice::Pager, is_ready(&runtime.pager, now));
+        add(Choice::Flusher, is_ready(&runtime.flusher, now));
+        add(Choice::Log, state.log.is_some() || runtime.log_task().is_some());
+        add(Choice::File, !runtime.file_tasks().is_empty());
+        add(Choice::Submit, !runtime.operations().is_empty());
+        let due = self.disk.next_due_nanos();
+        add(Choice::Reap, due.is_some_and(|due| due <= self.disk.now_nanos()));
+        if count == 0 {
+            return None;
+        }
+        // Only beside something else: by themselves they would hide that nothing can happen.
+        if count < choices.len() {
+            choices[count] = if state.random.below(4) == 0 { Choice::Collect } else { Choice::Time };
+            count += 1;
+        }
+        let choices = &choices[..count];
+        let total: u64 = choices.iter().map(|choice| state.weights.of(*choice)).sum();
+        let mut drawn = state.random.below(total);
+        for choice in choices {
+            let weight = state.weights.of(*choice);
+            if drawn < weight {
+                return Some(*choice);
+            }
+            drawn -= weight;
+        }
+        None
+    }
+
+    /// When the next thing is due that only time brings, in nanoseconds since opening.
+    fn next_due(&self, runtime: &Runtime) -> Option<Nanos> {
+        let device = self.disk.next_due_nanos().map(|due| due.saturating_sub(self.started_nanos));
+        runtime
+            .shards
+            .iter()
+            .filter_map(Seat::next_deadline)
+            .chain(runtime.commit.next_deadline())
+            .chain(runtime.pager.next_deadline())
+            .chain(runtime.flusher.next_deadline())
+            .chain(device)
+            .min()
+    }
+
+    fn run(&self, choice: Choice, state: &mut State, runtime: &Runtime) {
+        match choice {
+            Choice::Shard(index) => self.run_actor(&runtime.shards[index], state, runtime),
+            Choice::Commit => self.run_actor(&runtime.commit, state, runtime),
+            Choice::Pager => self.run_actor(&runtime.pager, state, runtime),
+            Choice::Flusher => self.run_actor(&runtime.flusher, state, runtime),
+            Choice::Log => self.run_log(state, runtime),
+            Choice::File => {
+                let task = runtime.file_tasks().pop_front();
+                if let Some(task) = task {
+                    runtime.run_file_task(task);
+                }
+            }
+            Choice::Submit => self.submit(state, runtime),
+            Choice::Reap => {
+                let State { device, completions, .. } = state;
+                // The simulated device has no errors of its own; its operations have.
+                let _ = device.reap(completions, Wait::No);
+                completions.drain(..).for_each(|done| runtime.pager.tell(PagerMessage::Completed(done)));
+            }
+            Choice::Time => {
+                let most = self.next_due(runtime).map_or(1_000, |due| due.saturating_sub(self.now()));
+                let passed = state.random.below(most.clamp(1, 1_000_000));
+                self.disk.advance(passed);
+            }
+            Choice::Collect => collect(&runtime.shared.memory),
+        }
+    }
+
+    fn run_actor<A: Actor>(&self, seat: &Seat<A>, state: &mut State, runtime: &Runtime) {
+        let lane_max = 1 + state.random.below(state.messages_max as u64) as usize;
+        let requests_max = 1 + state.random.below(state.messages_max as u64) as usize;
+        let planted = self.options.planted;
+        // Nobody else runs actors here, so the seat is free.
+        seat.try_step_of(lane_max, requests_max, self.now(), &mut state.outbox, |outbox| {
+            if planted != Planted::Nothing {
+                planted.interfere(runtime, outbox);
+            }
+            runtime.post(outbox);
+        });
+        runtime.finish_step(&mut state.outbox);
+    }
+
+    /// One action of the log task.
+    fn run_log(&self, state: &mut State, runtime: &Runtime) {
+        let mut progress = match state.log.take() {
+            Some(progress) => progress,
+            None => match runtime.log_task().take() {
+                Some(task) => LogProgress { task, written: false, synced: 0, told: false },
+                None => return,
+            },
+        };
+        let Some(files) = &runtime.log_files else { return };
+        let result = if !progress.written {
+            progress.written = true;
+            match &progress.task.write {
+                Some(write) => files
+                    .file(write.segment)
+                    .and_then(|file| file.write_at(&write.buffer[..write.bytes], write.offset)),
+                None => Ok(()),
+            }
+        } else if let Some(segment) = progress.task.sync.get(progress.synced) {
+            progress.synced += 1;
+            match self.options.planted {
+                Planted::SkipLogSync => Ok(()),
+                _ => files.file(*segment).and_then(|file| file.sync_data()),
+            }
+        } else {
+            Ok(())
+        };
+        let done = result.is_err() || (progress.written && progress.synced == progress.task.sync.len());
+        let early = self.options.planted == Planted::AcknowledgeBeforeSync && progress.written;
+        if (done || early) && !progress.told {
+            progress.told = true;
+            let buffer = progress.task.write.take().map(|write| write.buffer);
+            runtime.commit.tell(CommitMessage::LogDone { result, buffer });
+        }
+        if !done {
+            state.log = Some(progress);
+        }
+    }
+
+    fn submit(&self, state: &mut State, runtime: &Runtime) {
+        let mut queue = std::mem::take(&mut *runtime.operations());
+        let count = 1 + state.random.below(queue.len() as u64) as usize;
+        let mut rest = queue.split_off(count);
+        for operation in queue {
+            if self.options.planted == Planted::SkipDataSync && operation.kind == OperationKind::SyncData {
+                let done = Completion { token: operation.token, result: Ok(()), buffer: operation.buffer };
+                runtime.pager.tell(PagerMessage::Completed(done));
+            } else if let Err(back) = state.device.submit(operation) {
+                rest.push(back);
+            }
+        }
+        *runtime.operations() = rest;
+    }
+
+    /// The state of everything that could run, for a run that can't go on.
+    pub(super) fn dump(&self, runtime: &Runtime) -> String {
+        let mut text = String::new();
+        let mut line = |name: &str, lane: usize, requests: usize, accepts: bool, deadline: Option<Nanos>| {
+            let _ = writeln!(
+                text,
+                "{name}: lane {lane}, requests {requests}, accepts {accepts}, deadline {deadline:?}"
+            );
+        };
+        for (index, seat) in runtime.shards.iter().enumerate() {
+            describe(&format!("shard {index}"), seat, &mut line);
+        }
+        describe("commit", &runtime.commit, &mut line);
+        describe("pager", &runtime.pager, &mut line);
+        describe("flusher", &runtime.flusher, &mut line);
+        let memory = &runtime.shared.memory;
+        let _ = writeln!(
+            text,
+            "now {}, log task {}, operations {}, file tasks {}, device due {:?}, frames free {} of {}, in limbo {}",
+            self.now(),
+            runtime.log_task().is_some(),
+            runtime.operations().len(),
+            runtime.file_tasks().len(),
+            self.disk.next_due_nanos(),
+            memory.free_frames(),
+            memory.frames(),
+            memory.limbo_frames(),
+        );
+        text
+    }
+}
+
+fn describe<A: Actor>(
+    name: &str,
+    seat: &Seat<A>,
+    line: &mut impl FnMut(&str, usize, usize, bool, Option<Nanos>),
+) {
+    let accepts = seat.lock().accepts_requests();
+    line(name, seat.lane_length(), seat.requests_length(), accepts, seat.next_deadline());
+}
+
+/// Whether a step of the actor would do something.
+fn is_ready<A: Actor>(seat: &Seat<A>, now: Nanos) -> bool {
+    let accepts = seat.lock().accepts_requests();
+    seat.has_work(accepts) || seat.next_deadline().is_some_and(|deadline| deadline <= now)
+}

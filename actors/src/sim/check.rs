@@ -1,0 +1,101 @@
+//! What must hold of a whole database at rest: every tree is one, and every page has one owner (invariant 4).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use treering_engine::memory::FrameId;
+use treering_engine::tree::{self, Miss, ReadNodes};
+use treering_engine::{PageId, PageRef, page};
+
+use crate::client::{Db, blob_extents};
+use crate::error::{Error, Result};
+use crate::runtime::Runtime;
+use crate::shared::with_guard;
+
+/// Copies of the pages of a tree: a tree may be larger than the cache.
+#[derive(Default)]
+struct Copies(BTreeMap<PageId, Box<[u8]>>);
+
+impl ReadNodes for Copies {
+    fn node(&self, reference: PageRef) -> std::result::Result<&[u8], Miss> {
+        self.0.get(&reference.id).map(|page| &**page).ok_or(Miss(reference))
+    }
+}
+
+/// Lets the database come to rest and checks all of it. Nobody may hold a snapshot or range.
+///
+/// # Errors
+/// What is wrong, in words; or a failure to read.
+pub fn check(db: &Db) -> std::result::Result<(), String> {
+    let runtime = &db.inner.runtime;
+    super::settle(db);
+    if let Some(cause) = runtime.shared.status.cause() {
+        return Err(format!("poisoned: {cause}"));
+    }
+    let version = with_guard(&runtime.shared.memory, |guard| runtime.shared.current.hold(guard));
+    let mut reachable = BTreeSet::new();
+    for state in version.directory.iter() {
+        for partition in state.partitions.iter() {
+            let mut copies = Copies::default();
+            copy(runtime, partition.root.reference, &mut copies).map_err(|error| error.to_string())?;
+            let mut twice = None;
+            let mut owned = |id: PageId| {
+                if !reachable.insert(id) {
+                    twice = Some(id);
+                }
+            };
+            let checked = tree::check(&copies, &partition.root, |reference, bytes| {
+                owned(reference.id);
+                for descriptor in page::blobs(bytes) {
+                    blob_extents(descriptor).for_each(|retired| retired.extent.ids().for_each(&mut owned));
+                }
+            });
+            checked.map_err(|error| format!("tree {:?}: {error}", state.name))?;
+            if let Some(id) = twice {
+                return Err(format!("tree {:?}: page {} is reached twice", state.name, id.0));
+            }
+        }
+    }
+    drop(version);
+    super::settle(db);
+    let in_hand: BTreeSet<PageId> =
+        runtime.shards.iter().flat_map(|seat| seat.lock().ids_in_hand().to_vec()).collect();
+    runtime.flusher.lock().audit(&reachable, &in_hand)
+}
+
+fn copy(runtime: &Runtime, root: PageRef, copies: &mut Copies) -> Result<()> {
+    let mut open = vec![root];
+    while let Some(reference) = open.pop() {
+        if reference.is_none() {
+            continue;
+        }
+        let bytes = copy_page(runtime, reference)?;
+        open.extend(page::children(&bytes));
+        if copies.0.insert(reference.id, bytes).is_some() {
+            return Err(Error::Corrupt {
+                file: crate::shared::DATA_FILE.into(),
+                offset: 0,
+                page: Some(reference.id.0),
+                reason: "two parents refer to it".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn copy_page(runtime: &Runtime, reference: PageRef) -> Result<Box<[u8]>> {
+    let memory = &runtime.shared.memory;
+    let look = || -> Option<Box<[u8]>> {
+        with_guard(memory, |guard| Some(memory.lookup(reference.id, guard)?.bytes.into()))
+    };
+    loop {
+        if let Some(bytes) = look() {
+            return Ok(bytes);
+        }
+        let frame: FrameId = runtime.fetch(reference)?;
+        let bytes = look();
+        with_guard(memory, |guard| memory.unhold(frame, guard));
+        if let Some(bytes) = bytes {
+            return Ok(bytes);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The database on a simulated disk, in one thread, from one seed: for tests.
+//!
+//! The actors, the recovery and the clients are the ones of real databases; only what drives them differs (see
+//! `runtime/sim`). Nothing here is covered by the promises of the public interface.
+
+mod check;
+
+use treering_io::SimDirectory;
+
+use crate::client::Db;
+use crate::error::Result;
+use crate::options::Options;
+use crate::recovery;
+use crate::runtime::Sim;
+
+pub use crate::runtime::{Planted, SimOptions};
+pub use check::check;
+
+/// Opens or creates the database on a simulated disk. Limits of [`Options`] are not checked.
+///
+/// # Errors
+/// As [`Options::open`].
+pub fn open(disk: &SimDirectory, options: &Options, simulation: SimOptions) -> Result<Db> {
+    let sim = Sim::new(disk, simulation);
+    Ok(Db::start(recovery::open_simulated(disk, options, sim)?, None))
+}
+
+/// Lets one thing happen; false when nothing can. Other calls do as much of this as they need.
+///
+/// # Panics
+/// For a database that is not simulated, as all functions here.
+pub fn step(db: &Db) -> bool {
+    sim(db).step(&db.inner.runtime)
+}
+
+/// Runs until nothing is left to do.
+pub fn settle(db: &Db) {
+    sim(db).settle(&db.inner.runtime);
+}
+
+/// Steps taken since opening.
+#[must_use]
+pub fn steps(db: &Db) -> u64 {
+    sim(db).steps()
+}
+
+/// Whether the power was cut.
+#[must_use]
+pub fn is_cut(db: &Db) -> bool {
+    !sim(db).is_powered()
+}
+
+/// Cuts the power, if that has not happened yet, and ends the database as that does: nothing is drained or written.
+/// The disk can be opened again at once; handles that are left say [`Error::Closed`](crate::Error::Closed).
+pub fn crash(db: Db) {
+    sim(&db).cut_power(&db.inner.runtime);
+    db.inner.abandon();
+}
+
+fn sim(db: &Db) -> &Sim {
+    match &db.inner.runtime.sim {
+        Some(sim) => sim,
+        None => panic!("the database runs on threads, not in a simulation"),
+    }
+}
