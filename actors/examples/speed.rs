@@ -1,5 +1,7 @@
 //! Prints how fast the public interface is on this machine: `cargo run --release -p treering --example speed [dir]`.
 
+#![expect(clippy::disallowed_methods, reason = "it measures time, with real threads")]
+
 use std::ops::ControlFlow;
 use std::time::Instant;
 

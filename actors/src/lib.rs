@@ -36,6 +36,7 @@ mod flusher;
 mod options;
 mod pager;
 mod recovery;
+#[expect(clippy::disallowed_methods, reason = "threads, clocks and waiting are this module's business")]
 mod runtime;
 mod shard;
 mod shared;
@@ -51,3 +52,8 @@ pub use options::{Durability, IoBackend, Options};
 pub use stats::Stats;
 pub use ticket::Ticket;
 pub use value::Value;
+
+/// The README's example, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

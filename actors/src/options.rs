@@ -9,15 +9,18 @@ use crate::error::{Error, Result};
 /// When a write is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Durability {
-    /// After an `fdatasync` that covers it: an acknowledged write survives any crash.
+    /// After an `fdatasync` that covers it, which comes before anybody can read it: an acknowledged write survives
+    /// any crash. (Not with the log switched off: see [`Options::log`].)
     #[default]
     Sync,
-    /// As soon as it is visible. A crash of the process or of the machine may take back the writes of at
-    /// most the last `flush_interval`, always the newest ones: what remains is a prefix of what was written.
+    /// As soon as it is visible. A crash of the process or of the machine may take back what was written during
+    /// the last [`flush_interval`](Options::flush_interval) and the sync that ends it, always the newest writes: what
+    /// remains is a prefix of what was visible.
     Buffered,
 }
 
-/// Which system interface moves pages.
+/// Which system interface moves the pages of the data file. The log is written with `pwrite` and `fdatasync`, whatever
+/// is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IoBackend {
     /// io_uring; where the system refuses it, a pool of threads, which is said by `tracing::warn`.
@@ -31,7 +34,7 @@ pub enum IoBackend {
 
 /// Settings of a database; [`Options::open`] ends the chain.
 ///
-/// Everything but the page size may differ from one opening to the next.
+/// Everything but the sizes of pages and log segments may differ from one opening to the next.
 #[derive(Clone, Debug)]
 pub struct Options {
     pub(crate) cache_bytes: u64,
@@ -83,7 +86,8 @@ impl Options {
         self
     }
 
-    /// Number of shard workers (default: cores − 1, at least 1).
+    /// Number of shard workers, 1 to 256 (default: cores − 1, at least 1). Trees are spread over them; all writes
+    /// of one tree are applied by one.
     #[must_use]
     pub fn shards(mut self, count: usize) -> Options {
         self.shards = count;
@@ -104,51 +108,56 @@ impl Options {
         self
     }
 
-    /// Which system interface moves pages.
+    /// Which system interface moves the pages of the data file.
     #[must_use]
     pub fn io(mut self, backend: IoBackend) -> Options {
         self.io = backend;
         self
     }
 
-    /// Length of log, in bytes, that starts a checkpoint (default 256 MiB). Time to open grows with it.
+    /// Length of log, in bytes, that starts a checkpoint (default 256 MiB, at least one segment). Time to open grows
+    /// with it. Where checkpoints don't keep up, writes wait when the log is four times as long.
     #[must_use]
     pub fn checkpoint_log_bytes(mut self, bytes: u64) -> Options {
         self.checkpoint_log_bytes = bytes;
         self
     }
 
-    /// Bytes of one log segment (default 16 MiB): a multiple of 4096, fixed when the database is created. No
-    /// batch may be larger.
+    /// Bytes of one log segment (default 16 MiB): a multiple of 4096 from 64 KiB to 1 GiB. Fixed when the database is
+    /// created; later openings take what they find. The records of a batch must fit into one, and into 8 MiB.
     #[must_use]
     pub fn log_segment_bytes(mut self, bytes: u64) -> Options {
         self.log_segment_bytes = bytes;
         self
     }
 
-    /// Longest time that a `Buffered` write stays unsynced (default 100 ms).
+    /// Longest time after which a sync of `Buffered` writes begins (default 100 ms).
     #[must_use]
     pub fn flush_interval(mut self, interval: Duration) -> Options {
         self.flush_interval = interval;
         self
     }
 
-    /// Number of changed pages in memory that starts a checkpoint (default: half of the cache).
+    /// Number of changed pages in memory that starts a checkpoint (default: half of the cache, at least 1).
     #[must_use]
     pub fn max_dirty_pages(mut self, pages: usize) -> Options {
         self.max_dirty_pages = Some(pages);
         self
     }
 
-    /// Switches the log off (`false`): writes are durable at checkpoints only, and `Durability::Sync` waits
-    /// for one.
+    /// Switches the log off (`false`): writes are durable at checkpoints only. Whatever their durability, they return
+    /// when they are visible, and a crash takes back everything since the last checkpoint. Checkpoints are written by
+    /// [`Db::checkpoint`], [`Db::flush`] and [`Db::close`], and when many pages have changed
+    /// ([`max_dirty_pages`](Options::max_dirty_pages)).
     #[must_use]
     pub fn log(mut self, enabled: bool) -> Options {
         self.log = enabled;
         self
     }
 
-    /// Opens the database in `directory`, creating both if they don't exist.
+    /// Opens the database in `directory`, creating both, and the directory's parents, if they don't exist.
+    ///
+    /// Replays the log since the last checkpoint. Reads besides a map of one bit a page, and nothing of the data.
     ///
     /// # Errors
     /// [`Error::AlreadyOpen`], [`Error::NotADatabase`], [`Error::UnsupportedFormat`], [`Error::Corrupt`],

@@ -60,7 +60,9 @@ pub(crate) fn ticket<T>(runtime: &Arc<Runtime>, shard: Option<ShardId>, narrow: 
     (Reply(Some(sender)), ticket)
 }
 
-/// The promise of an answer: block for it with [`wait`](Ticket::wait), or `.await` it.
+/// The promise of an answer: block for it with [`wait`](Ticket::wait), or `.await` it, in any runtime.
+///
+/// A thread that waits may run the actors that its answer depends on; one that awaits leaves them to their own threads.
 ///
 /// Dropping a ticket doesn't take the request back: it is carried out all the same.
 #[must_use = "a ticket dropped unread hides whether the write succeeded"]

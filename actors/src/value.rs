@@ -9,7 +9,7 @@ use std::sync::Arc;
 ///
 /// It doesn't count against `cache_bytes` and stays readable after the database is closed. Keys and values of a
 /// range share one copy of their leaf, which lives as long as the last of them: to keep few of many for long,
-/// copy them with [`to_vec`](Value::to_vec).
+/// copy them with [`to_vec`](slice::to_vec).
 #[derive(Clone)]
 pub struct Value {
     bytes: Arc<[u8]>,

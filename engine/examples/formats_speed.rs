@@ -1,5 +1,7 @@
 //! What the formats and the space bookkeeping cost. `cargo run --release -p treering-engine --example formats_speed`
 
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::convert::Infallible;
 use std::hint::black_box;
 use std::time::Instant;

@@ -4,6 +4,8 @@
 //! Each row is the median of eleven rounds. The rows with "next" find each page by what the page before it
 //! says, as a descent does; the others don't wait for each other.
 
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::hint::black_box;
 use std::time::Instant;
 use treering_engine::memory::{Class, Memory};

@@ -4,6 +4,8 @@
 //!
 //! Prints nanoseconds per operation and how full the pages are. Keys are 24 bytes, random or ascending.
 
+#![expect(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::hint::black_box;
 use std::ops::{Bound, ControlFlow};
 use std::time::Instant;

@@ -1,5 +1,7 @@
 //! The sleeping flag in one thread, and under real ones. (All interleavings are in the models.)
 
+#![expect(clippy::disallowed_methods, reason = "real threads, beside the models")]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use treering_engine::SleepFlag;
 

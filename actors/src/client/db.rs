@@ -92,7 +92,7 @@ impl Db {
     }
 
     /// Makes everything that was acknowledged before this call durable. With the log switched off this is a
-    /// checkpoint.
+    /// checkpoint; in memory it does nothing.
     ///
     /// # Errors
     /// [`Error::Poisoned`], [`Error::OutcomeUnknown`], [`Error::Closed`].

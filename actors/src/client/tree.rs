@@ -161,8 +161,7 @@ impl Tree {
 
     // ---- writing ----
 
-    /// Writes a value, whether or not the key was there. Durable when it returns, under
-    /// [`Durability::Sync`].
+    /// Writes a value, whether or not the key was there. Durable when it returns, under [`Durability::Sync`].
     ///
     /// # Errors
     /// [`KeyEmpty`](crate::Error::KeyEmpty), [`KeyTooLarge`](crate::Error::KeyTooLarge),
@@ -222,8 +221,9 @@ impl Tree {
     }
 
     /// Replaces the value by what `change` makes of it (`None`: the key is absent, or shall be). Atomic: `change`
-    /// runs on the owner's thread, between all other writes of the key. It should be short; where a large value
-    /// is involved it may be called more than once.
+    /// runs as a part of the owner's step, on whatever thread runs that, between all other writes of the key. Be short
+    /// in there, and don't use the database: it would wait for itself. Where a large value is involved `change` runs
+    /// on the calling thread, and again if another writer came first.
     ///
     /// # Errors
     /// [`ClosurePanicked`](crate::Error::ClosurePanicked), and as [`put`](Tree::put).

@@ -16,6 +16,7 @@
 //!    the shard that owns it. Creations and drops of trees are barriers between slices.
 //! 6. Logging goes on.
 
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the id of a new database is random")]
 mod create;
 mod load;
 mod replay;
