@@ -40,6 +40,8 @@ impl OpenBatch {
     pub fn is_empty(&self) -> bool {
         self.resolutions.is_empty()
             && self.records.is_empty()
+            // Replay, which writes no records, may create nodes and retire none: a new tree's.
+            && self.pages.created.is_empty()
             && self.pages.retired.is_empty()
             && self.extents_unused.is_empty()
             && self.trees_dropped.is_empty()
