@@ -62,6 +62,7 @@ impl Actor for Commit {
             self.refuse_all(outbox);
             return;
         }
+        self.take_checkpoint_syncs();
         self.publish_ready(outbox);
         if self.may_form_group() {
             self.form_group(now, outbox);
@@ -92,6 +93,33 @@ impl Commit {
     /// Whether nothing is under way: nothing gathered, pending or out.
     pub fn is_idle(&self) -> bool {
         self.gathered.is_empty() && self.pending.is_empty() && self.in_flight.is_none()
+    }
+
+    /// Gives checkpoints' wishes for a sync their place at once. The version that a checkpoint writes is published, so
+    /// they need nothing that is still gathered; and what is gathered may be waiting for that very checkpoint. (Bad
+    /// run: the log is as long as it may get, batches wait for a checkpoint, and its sync waits behind them.)
+    fn take_checkpoint_syncs(&mut self) {
+        let mut tokens = Vec::new();
+        self.gathered.retain(|item| match item {
+            Gathered::CheckpointSync { token } => {
+                tokens.push(*token);
+                false
+            }
+            _ => true,
+        });
+        if tokens.is_empty() {
+            return;
+        }
+        self.pending.push_back(Pending {
+            seq: Seq(self.next_seq.0 - 1),
+            changes: false,
+            sync: self.logging,
+            position: self.position,
+            directory: self.planned.clone(),
+            batches: Vec::new(),
+            resolutions: Vec::new(),
+            checkpoint_syncs: tokens,
+        });
     }
 
     fn may_form_group(&self) -> bool {
