@@ -1,12 +1,13 @@
 //! The last checkpoint: superblocks and image.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use treering_engine::catalog::Directory as Catalog;
+use treering_engine::catalog::{CatalogError, Directory as Catalog, Partition, TreeState};
 use treering_engine::image::ImageDecoder;
 use treering_engine::space::SpaceMap;
 use treering_engine::superblock::{self, ChooseError, Slot, Superblock, SuperblockDefect};
-use treering_engine::{BLOCK_BYTES, Extent};
+use treering_engine::{BLOCK_BYTES, Extent, ShardId};
 use treering_io::{AlignedBuffer, File};
 
 use crate::error::{Error, Result};
@@ -39,6 +40,7 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
     let bytes = data.len().map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;
     let pages = u32::try_from(bytes / u64::from(superblock.page_bytes)).unwrap_or(u32::MAX);
     let (catalog, mut space) = read_image(data, &superblock)?;
+    let catalog = reassign(catalog, options.shards).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
     let last = space.reachable_runs().map(|extent| extent.start.0 + extent.pages).max().unwrap_or(0);
     if last > pages {
         return Err(Error::Corrupt {
@@ -57,6 +59,21 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
         space.reserve(extent).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
     }
     Ok(Loaded { superblock, catalog, space })
+}
+
+/// Gives the partitions of shards that this opening doesn't have to those that it has.
+fn reassign(catalog: Catalog, shards: usize) -> std::result::Result<Catalog, CatalogError> {
+    let is_foreign = |partition: &Partition| usize::from(partition.owner.0) >= shards;
+    let foreign: Vec<Arc<TreeState>> =
+        catalog.iter().filter(|tree| tree.partitions.iter().any(is_foreign)).map(Arc::clone).collect();
+    foreign.into_iter().try_fold(catalog, |catalog, tree| {
+        let mut partitions = tree.partitions.to_vec();
+        for partition in partitions.iter_mut().filter(|partition| is_foreign(partition)) {
+            // Below the number of shards, which is at most 256.
+            partition.owner = ShardId((usize::from(partition.owner.0) % shards) as u16);
+        }
+        catalog.with_tree(TreeState { partitions: partitions.into(), ..(*tree).clone() })
+    })
 }
 
 fn read_superblock(data: &dyn File, path: &Path) -> Result<Superblock> {

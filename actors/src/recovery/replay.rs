@@ -315,7 +315,7 @@ impl Replayer<'_> {
         let owner = |tree, key: &[u8]| {
             // Records of a tree that the log drops later have no tree left only if the drop came first.
             let state = version.directory.get(tree)?;
-            Some(usize::from(state.partitions[state.partition_for(key)].owner.0) % shared.settings.shards)
+            Some(usize::from(state.partitions[state.partition_for(key)].owner.0))
         };
         let encoded = self.slice.encode(owner, shared.settings.shards);
         let mut tickets = Vec::new();
