@@ -44,6 +44,10 @@ fn main() -> treering::Result<()> {
     }
     tickets.drain(..).try_for_each(treering::Ticket::wait)?;
     report("load random, pipelined", records, start);
+    if std::env::var("PHASE").is_ok() {
+        println!("{:?}", db.stats());
+        return db.close();
+    }
 
     let start = Instant::now();
     for number in 0..records {

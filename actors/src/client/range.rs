@@ -10,7 +10,7 @@ use treering_engine::{PageRef, TreeId};
 
 use super::db::Inner;
 use super::node_view::NodeView;
-use super::read::{Held, tree_of};
+use super::read::{Held, HeldNodes, tree_of};
 use crate::error::Result;
 use crate::pager::{PagerMessage, Waiter};
 use crate::shared::{Version, with_guard};
@@ -135,6 +135,9 @@ impl Range {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt), [`Io`](crate::Error::Io), [`Closed`](crate::Error::Closed).
     pub fn scan(mut self, mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
+        if self.front.entries.is_empty() && self.back.entries.is_empty() {
+            return self.scan_in_place(&mut visit);
+        }
         loop {
             while let Some(entry) = self.front.entries.pop_front() {
                 let flow = if entry.is_blob {
@@ -157,6 +160,48 @@ impl Range {
                 self.front.entries.extend(entries);
             }
         }
+    }
+
+    /// Hands the entries out where they lie: the leaf is held in memory meanwhile, and no epoch is pinned.
+    fn scan_in_place(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
+        let Range { inner, parts, .. } = self;
+        let mut held = Held::new(inner);
+        while let Some(part) = parts.front_mut() {
+            let mut flow = ControlFlow::Continue(());
+            let mut failure = None;
+            let nodes = HeldNodes::new(inner);
+            let step = part.front.next_run(&nodes, |key, value| {
+                flow = match value {
+                    ValueRef::Inline(bytes) => visit(key, bytes),
+                    ValueRef::Blob(descriptor) => match inner.read_blob(descriptor) {
+                        Ok(value) => visit(key, &value),
+                        Err(error) => {
+                            failure = Some(error);
+                            ControlFlow::Break(())
+                        }
+                    },
+                };
+                flow
+            });
+            let more = match step {
+                Ok(more) => more,
+                Err(miss) => {
+                    drop(nodes);
+                    bring(inner, &part.front, miss, &mut held)?;
+                    continue;
+                }
+            };
+            if let Some(error) = failure {
+                return Err(error);
+            }
+            if flow.is_break() {
+                return Ok(());
+            }
+            if !more {
+                parts.pop_front();
+            }
+        }
+        Ok(())
     }
 
     /// Copies the next leaf of one side; false when there is none.
@@ -235,32 +280,36 @@ fn item(inner: &Inner, run: &mut Run, entry: Entry) -> Result<(Value, Value)> {
 /// Copies the cursor's next leaf into `run`, bringing what isn't in memory; tells whether there may be more.
 fn advance(inner: &Inner, cursor: &mut Cursor, run: &mut Run) -> Result<bool> {
     let shared = &inner.runtime.shared;
-    // Only kept, never looked at: its end gives the hold back.
-    let mut _held = Held::new(inner);
+    let mut held = Held::new(inner);
     loop {
-        let mut ahead: Vec<PageRef> = Vec::new();
         let step = with_guard(&shared.memory, |guard| {
-            let view = NodeView(shared.memory.view(guard));
-            let step = cursor.next_run(&view, |key, value| {
+            cursor.next_run(&NodeView(shared.memory.view(guard)), |key, value| {
                 run.push(key, value);
                 ControlFlow::Continue(())
-            });
-            if step.is_err() && !shared.settings.in_memory {
-                cursor.upcoming(&view, READ_AHEAD_LEAVES, &mut ahead);
-            }
-            step
+            })
         });
         match step {
             Ok(more) => return Ok(more),
-            Err(Miss(reference)) => {
-                for reference in ahead.into_iter().filter(|next| next.id != reference.id) {
-                    inner.runtime.send_pager(PagerMessage::Fetch { reference, waiter: Waiter::Nobody });
-                }
-                let frame = inner.runtime.fetch(reference)?;
-                _held = Held::of(inner, frame);
-            }
+            Err(miss) => bring(inner, cursor, miss, &mut held)?,
         }
     }
+}
+
+/// Brings the page that a cursor misses, and asks for the leaves behind it. The page is held by `held`, in the
+/// place of what that held before: a scan that held all it ever missed could take all frames.
+fn bring<'i>(inner: &'i Inner, cursor: &Cursor, miss: Miss, held: &mut Held<'i>) -> Result<()> {
+    let shared = &inner.runtime.shared;
+    let Miss(reference) = miss;
+    let mut ahead: Vec<PageRef> = Vec::new();
+    with_guard(&shared.memory, |guard| {
+        let view = NodeView(shared.memory.view(guard));
+        cursor.upcoming(&view, READ_AHEAD_LEAVES.min(shared.settings.fetched_max), &mut ahead);
+    });
+    for reference in ahead.into_iter().filter(|next| next.id != reference.id) {
+        inner.runtime.send_pager(PagerMessage::Fetch { reference, waiter: Waiter::Nobody });
+    }
+    *held = Held::of(inner, inner.runtime.fetch(reference)?);
+    Ok(())
 }
 
 fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {

@@ -1,6 +1,6 @@
 //! Reading a version: look, and where a page is missing, bring it and look again.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use treering_engine::memory::{FrameId, View};
@@ -280,6 +280,47 @@ impl Drop for Held<'_> {
                 self.frames.iter().for_each(|frame| memory.unhold(*frame, guard));
             });
         }
+    }
+}
+
+/// Nodes whose frames are held for as long as this lives: they can be read without a pin, and so by user code.
+pub(super) struct HeldNodes<'i> {
+    memory: &'i treering_engine::memory::Memory,
+    frames: RefCell<Vec<FrameId>>,
+}
+
+impl<'i> HeldNodes<'i> {
+    pub fn new(inner: &'i Inner) -> HeldNodes<'i> {
+        HeldNodes { memory: &inner.runtime.shared.memory, frames: RefCell::new(Vec::new()) }
+    }
+}
+
+impl ReadNodes for HeldNodes<'_> {
+    fn node(&self, reference: PageRef) -> std::result::Result<&[u8], Miss> {
+        with_guard(self.memory, |guard| {
+            let frame = self.memory.lookup(reference.id, guard).ok_or(Miss(reference))?;
+            // A hold that fails says that the page is just leaving memory.
+            if !self.memory.hold(frame.id) {
+                return Err(Miss(reference));
+            }
+            self.frames.borrow_mut().push(frame.id);
+            // SAFETY: the frame is held until `self` is dropped, and the slice borrows `self`: a held frame is neither
+            // evicted nor, should its page die, given to another page. The page is frozen: only published roots are
+            // read through this.
+            Ok(unsafe { std::slice::from_raw_parts(frame.bytes.as_ptr(), frame.bytes.len()) })
+        })
+    }
+
+    fn prefetch(&self, reference: PageRef) {
+        with_guard(self.memory, |guard| self.memory.view(guard).prefetch_word(reference.id));
+    }
+}
+
+impl Drop for HeldNodes<'_> {
+    fn drop(&mut self) {
+        with_guard(self.memory, |guard| {
+            self.frames.get_mut().iter().for_each(|frame| self.memory.unhold(*frame, guard));
+        });
     }
 }
 

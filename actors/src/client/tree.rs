@@ -306,7 +306,7 @@ impl Tree {
             writes.push(Write { tree: self.id, change: WriteChange::Put(pair, kind) });
         }
         let shard = self.inner.owner(self.id, &[])?;
-        let (reply, ticket) = ticket(&self.inner.runtime, Some(shard), |_| ());
+        let (reply, ticket) = ticket(&self.inner.runtime, None, |_| ());
         let action = Action::Batch { writes };
         let request = Request { tree: self.id, action, durability: self.durability, reply };
         self.inner.runtime.send(shard, request, false);

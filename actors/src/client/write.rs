@@ -70,7 +70,8 @@ impl Inner {
     ) -> Result<Ticket<T>> {
         self.runtime.shared.status.check_write()?;
         let shard = self.owner(tree, key)?;
-        let (reply, ticket) = ticket(&self.runtime, Some(shard), narrow);
+        // Who pipelines leaves the work to the shard's own thread, and goes on sending on another core.
+        let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
         self.runtime.send(shard, Request { tree, action, durability, reply }, wait);
         Ok(ticket)
     }

@@ -43,9 +43,6 @@ impl Commit {
                 Arc::new(Version { seq, position, directory, dead: Arc::clone(&self.shared.dead) });
             with_guard(&self.shared.memory, |guard| {
                 self.shared.current.publish(Arc::clone(&version), guard);
-                // The thread that runs this may go away, or not pin again for long: what it deferred must not
-                // wait for that.
-                guard.flush();
             });
             self.deltas_outstanding += 1;
             let pages = batches

@@ -134,10 +134,7 @@ impl Flusher {
     pub(super) fn release_frames(&mut self, frames: Vec<treering_engine::memory::FrameId>) {
         if !frames.is_empty() {
             let memory = &self.shared.memory;
-            with_guard(memory, |guard| {
-                memory.release_deferred(guard, frames);
-                guard.flush();
-            });
+            with_guard(memory, |guard| memory.release_deferred(guard, frames));
         }
     }
 

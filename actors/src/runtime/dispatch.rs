@@ -29,7 +29,7 @@ const FLUSHER_LANE_LAZY: usize = 64;
 const HELP_ROUNDS_MAX: u32 = 2;
 /// Places in the mailboxes.
 const SHARD_REQUESTS: usize = 4096;
-const SHARD_REQUESTS_PER_STEP: usize = 256;
+const SHARD_REQUESTS_PER_STEP: usize = 512;
 const PAGER_REQUESTS: usize = 4096;
 const FLUSHER_REQUESTS: usize = 1024;
 const LANE: usize = 1 << 14;
@@ -243,15 +243,18 @@ impl Runtime {
         }
         let mut outbox = Outbox::default();
         let mut operations = Vec::new();
+        let mut kicks = Kicks::default();
         let stepped = self.pager.try_step(self.now(), &mut outbox, |outbox| {
             operations.append(&mut outbox.operations);
-            self.post(outbox);
+            kicks = self.post(outbox);
         });
         if stepped.is_none() {
             self.pager.sleeper.wake();
             return;
         }
         self.finish_step(&mut outbox);
+        // A fetch that found no frame asks the flusher for one, and waits for it.
+        self.see_to(kicks, &mut outbox);
         if operations.len() > 1 {
             self.operations().append(&mut operations);
             self.pager.sleeper.wake();
@@ -267,13 +270,36 @@ impl Runtime {
     // ---- running actors ----
 
     /// One step of an actor by its own thread; returns whether it found anything to do, and its deadline.
-    pub(super) fn step_own<A: Actor>(&self, seat: &Seat<A>, outbox: &mut Outbox) -> Option<Step> {
+    ///
+    /// `helps`: whether the thread also runs the shards and the commit actor if they are idle. Those of flusher and
+    /// pager don't: they would be busy with the clients' requests while everybody waits for frames and pages.
+    pub(super) fn step_own<A: Actor>(&self, seat: &Seat<A>, outbox: &mut Outbox, helps: bool) -> Option<Step> {
         let mut kicks = Kicks::default();
         let step = seat.try_step(self.now(), outbox, |outbox| kicks = self.post(outbox));
         self.finish_step(outbox);
-        self.see_to(kicks, outbox);
+        if helps {
+            self.see_to(kicks, outbox);
+        } else {
+            self.wake(&kicks);
+        }
         self.leave_log_task();
         step
+    }
+
+    /// Calls the threads of the actors that got messages.
+    fn wake(&self, kicks: &Kicks) {
+        for &shard in &kicks.shards {
+            self.shard(shard).sleeper.wake();
+        }
+        if kicks.commit {
+            self.commit.sleeper.wake();
+        }
+        if kicks.pager {
+            self.pager.sleeper.wake();
+        }
+        if kicks.flusher {
+            self.flusher.sleeper.wake();
+        }
     }
 
     /// Sends the messages of an outbox and leaves its I/O where it is taken up. Called with the sender's seat taken.

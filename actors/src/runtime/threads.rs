@@ -24,7 +24,7 @@ impl Threads {
         let mut threads = Threads(Vec::new());
         for index in 0..runtime.shards.len() {
             threads.spawn(runtime, format!("treering-shard-{index}"), move |runtime| {
-                run_actor(runtime, &runtime.shards[index], || false, || false);
+                run_actor(runtime, &runtime.shards[index], || false, || false, true);
             })?;
         }
         threads.spawn(runtime, "treering-commit".into(), |runtime| {
@@ -33,6 +33,7 @@ impl Threads {
                 &runtime.commit,
                 || runtime.run_log_task(false),
                 || runtime.log_task().is_some(),
+                true,
             );
         })?;
         threads.spawn(runtime, "treering-flusher".into(), |runtime| {
@@ -40,7 +41,7 @@ impl Threads {
                 let task = runtime.file_tasks().pop_front();
                 task.map(|task| runtime.run_file_task(task)).is_some()
             };
-            run_actor(runtime, &runtime.flusher, work, || !runtime.file_tasks().is_empty());
+            run_actor(runtime, &runtime.flusher, work, || !runtime.file_tasks().is_empty(), false);
         })?;
         threads.spawn(runtime, "treering-pager".into(), |runtime| run_pager(runtime, device))?;
         Ok(threads)
@@ -85,13 +86,14 @@ fn run_actor<A: Actor>(
     seat: &Seat<A>,
     other_work: impl Fn() -> bool,
     has_other_work: impl Fn() -> bool,
+    helps: bool,
 ) {
     seat.sleeper.adopt();
     let mut outbox = Outbox::default();
     let mut idle = Idle::default();
     while !runtime.stopping.load(Ordering::Relaxed) {
         let mut worked = other_work();
-        let Some(step) = runtime.step_own(seat, &mut outbox) else {
+        let Some(step) = runtime.step_own(seat, &mut outbox, helps) else {
             // Somebody else runs the actor just now; its deadline is known afterwards.
             std::thread::yield_now();
             continue;
@@ -125,7 +127,7 @@ fn run_pager(runtime: &Runtime, mut device: Box<dyn Device>) {
             worked = true;
             seat.tell(PagerMessage::Completed(completion));
         }
-        let Some(step) = runtime.step_own(seat, &mut outbox) else {
+        let Some(step) = runtime.step_own(seat, &mut outbox, false) else {
             std::thread::yield_now();
             continue;
         };

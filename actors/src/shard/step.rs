@@ -13,12 +13,17 @@ use super::{
     BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, UNPUBLISHED_BATCHES_MAX,
 };
 use crate::actor::{Actor, Nanos, Outbox};
+use crate::client::NodeView;
 use crate::commit::{Batch, CommitMessage};
 use crate::error::Error;
 use crate::flusher::FlusherMessage;
 use crate::options::Durability;
 use crate::shared::with_guard;
 use crate::ticket::Resolution;
+
+/// Requests that are looked up side by side before they run, and the number from which that pays.
+const WARMED_MAX: usize = 32;
+const WARMED_MIN: usize = 4;
 
 impl Actor for Shard {
     type Message = ShardMessage;
@@ -107,6 +112,7 @@ impl Shard {
         if self.open.is_empty() {
             self.open.pages.born = self.shared.current.load(guard).seq.next();
         }
+        let mut warmed = 0;
         loop {
             if self.is_bounded() && self.exclusive.is_none() {
                 self.freeze(outbox);
@@ -128,6 +134,10 @@ impl Shard {
                 }
                 continue;
             }
+            if warmed == 0 {
+                warmed = self.warm(guard);
+            }
+            warmed -= 1;
             let Some(request) = self.incoming.pop_front() else { break };
             if request.key().is_some() {
                 self.run_single(ReadyRequest { request, held: Vec::new() }, false, guard, outbox);
@@ -142,6 +152,31 @@ impl Shard {
             self.begin_exclusive(request, guard, outbox);
         }
         self.reclaim(guard, outbox);
+    }
+
+    /// Looks the keys of what has come in up side by side, so that the cache misses of many descents overlap: applying
+    /// them one after the other then finds the nodes in the processor's caches.
+    ///
+    /// Returns for how many requests that holds; at least 1.
+    fn warm(&mut self, guard: &Guard) -> usize {
+        if self.incoming.len() < WARMED_MIN {
+            return WARMED_MIN;
+        }
+        let view = NodeView(self.shared.memory.view(guard));
+        let mut keys: [&[u8]; WARMED_MAX] = [&[]; WARMED_MAX];
+        let mut found = [Ok(None); WARMED_MAX];
+        let mut count = 0;
+        let mut tree = None;
+        for request in self.incoming.iter().take(WARMED_MAX) {
+            let (Some(key), true) = (request.key(), tree.is_none_or(|tree| tree == request.tree)) else { break };
+            tree = Some(request.tree);
+            keys[count] = key;
+            count += 1;
+        }
+        if let Some(tip) = tree.and_then(|tree| self.tips.get(&tree)) {
+            tree::get_many(&view, &tip.root, &keys[..count], &mut found[..count]);
+        }
+        count.max(1)
     }
 
     /// Runs a request that names one key, or parks it. `in_turn` says that nobody else's turn for the key comes
