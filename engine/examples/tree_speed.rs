@@ -345,6 +345,25 @@ fn writes(store: &mut Store<'_>, root: &mut Root, keys: u64, value: &[u8]) {
             (store.created - created) as f64 / rounds as f64
         );
     }
+    let mut numbers = Numbers(7);
+    let mut ahead = [[0; KEY_BYTES]; 16];
+    timed("overwrite, 64 a batch, 16 warmed", rounds, || {
+        for round in 0..rounds / 16 {
+            ahead.fill_with(|| random_key(numbers.next() % keys));
+            tree::warm(
+                store,
+                root,
+                &ahead.each_ref().map(|key| key.as_slice()),
+                &mut Vec::new(),
+            );
+            for key in &ahead {
+                tree::put(store, root, key, ValueRef::Inline(value)).expect("resident");
+            }
+            if round % 4 == 0 {
+                store.end_batch();
+            }
+        }
+    });
 }
 
 fn main() {

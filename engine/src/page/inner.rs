@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 
 use super::key::{self, KeyParts, Position};
 use super::layout::{self, HEAD_BYTES, HEADER_BYTES, padded, u16_at, u32_at};
-use super::search;
+use super::{prefetch, search};
 use crate::ids::PageRef;
 
 /// Number of hints: every so many heads once more, together, so that a search reads two lines of heads, not five.
@@ -150,6 +150,9 @@ impl<'a> Inner<'a> {
             .count();
         let start = (below * step).max(1).min(self.count);
         let end = ((below + 1) * step).min(self.count);
+        // The child's reference is near here too: its line comes together with that of the heads, not after it.
+        let references = self.references_at() + REFERENCE_BYTES * start;
+        prefetch::range(self.page, references..references + REFERENCE_BYTES * step);
         let low = if start < end {
             start + search::count_below(&heads[start..end], target)
         } else {

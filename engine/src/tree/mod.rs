@@ -40,7 +40,7 @@ mod write;
 pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check};
 pub use cursor::Cursor;
-pub use read::{get, get_many};
+pub use read::{get, get_many, warm};
 pub use store::{Located, Miss, NodeStore, ReadNodes};
 pub use write::{delete, modify, put};
 

@@ -68,8 +68,7 @@ impl Path {
             reference = inner.child(index);
         }
         let leaf = store.locate(reference)?;
-        // Almost always the whole leaf is copied next; its lines can be on their way while it is searched.
-        prefetch::all(store.bytes(leaf));
+        prefetch::leaf_top(store.bytes(leaf));
         steps[leaf_depth].node = leaf;
         Ok(Path { steps, leaf_depth })
     }

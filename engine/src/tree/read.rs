@@ -53,63 +53,89 @@ pub fn get_many<'s, S: ReadNodes>(
     }
 }
 
-/// One group in lockstep: each pass does, for every key, what the last pass prefetched for.
+/// Brings what writes to these keys will read into the processor's caches, eight keys at a time side by side, and
+/// tells which nodes aren't in memory. A worker that does this for some requests before it applies them saves a good
+/// part of the time that they would wait for memory one after another; a few dozen keys at once are enough.
+pub fn warm<S: ReadNodes>(store: &S, root: &Root, keys: &[&[u8]], missing: &mut Vec<Miss>) {
+    if root.reference.is_none() {
+        return;
+    }
+    for keys in keys.chunks(INTERLEAVED) {
+        let leaves = leaves_of(store, root, keys);
+        for leaf in &leaves[..keys.len()] {
+            match leaf {
+                // The whole leaf: it will be copied.
+                Ok(page) => prefetch::all(page),
+                Err(miss) => missing.push(*miss),
+            }
+        }
+    }
+}
+
+/// The leaves of a group of keys, their tops on the way to the caches. Goes down in lockstep: each pass does, for
+/// every key, what the last pass prefetched for.
+fn leaves_of<'s, S: ReadNodes>(
+    store: &'s S,
+    root: &Root,
+    keys: &[&[u8]],
+) -> [Result<&'s [u8], Miss>; INTERLEAVED] {
+    let mut references = [root.reference; INTERLEAVED];
+    let mut pages: [Result<&'s [u8], Miss>; INTERLEAVED] = [Ok(&[]); INTERLEAVED];
+    for _ in 1..root.height {
+        for (page, reference) in pages
+            .iter_mut()
+            .zip(references)
+            .take(keys.len())
+            .filter(|(page, _)| page.is_ok())
+        {
+            *page = store.node(reference);
+            if let Ok(page) = page {
+                prefetch::inner_top(page);
+            }
+        }
+        for ((page, reference), key) in pages.iter().zip(&mut references).zip(keys) {
+            if let Ok(page) = page {
+                let inner = Inner::new(page);
+                *reference = inner.child(inner.find(key));
+                store.prefetch(*reference);
+            }
+        }
+    }
+    for (page, reference) in pages
+        .iter_mut()
+        .zip(references)
+        .take(keys.len())
+        .filter(|(page, _)| page.is_ok())
+    {
+        *page = store.node(reference);
+        if let Ok(page) = page {
+            prefetch::leaf_top(page);
+        }
+    }
+    pages
+}
+
 fn get_group<'s, S: ReadNodes>(
     store: &'s S,
     root: &Root,
     keys: &[&[u8]],
     out: &mut [Result<Option<ValueRef<'s>>, Miss>],
 ) {
-    let mut references = [root.reference; INTERLEAVED];
-    let mut pages: [Option<&'s [u8]>; INTERLEAVED] = [None; INTERLEAVED];
-    out.fill(Ok(None));
-
-    for _ in 1..root.height {
-        for (lane, result) in out.iter_mut().enumerate().filter(|(_, result)| result.is_ok()) {
-            pages[lane] = None;
-            match store.node(references[lane]) {
-                Ok(page) => {
-                    prefetch::inner_top(page);
-                    pages[lane] = Some(page);
-                }
-                Err(miss) => *result = Err(miss),
-            }
-        }
-        for (lane, key) in keys.iter().enumerate() {
-            if let Some(page) = pages[lane] {
-                let inner = Inner::new(page);
-                references[lane] = inner.child(inner.find(key));
-                store.prefetch(references[lane]);
-            }
-        }
-    }
-    for (lane, result) in out.iter_mut().enumerate() {
-        pages[lane] = None;
-        if result.is_err() {
-            continue;
-        }
-        match store.node(references[lane]) {
-            Ok(page) => {
-                prefetch::leaf_top(page);
-                pages[lane] = Some(page);
-            }
-            Err(miss) => *result = Err(miss),
-        }
-    }
+    let pages = leaves_of(store, root, keys);
     let mut candidates = [const { None }; INTERLEAVED];
-    for (lane, key) in keys.iter().enumerate() {
-        let Some(page) = pages[lane] else { continue };
+    for ((page, key), candidate) in pages.iter().zip(keys).zip(&mut candidates) {
+        let Ok(page) = page else { continue };
         let leaf = Leaf::new(page);
-        if let Some(candidate) = leaf.candidates(key) {
-            prefetch::line(page, leaf.slot(candidate.start).offset);
-            candidates[lane] = Some(candidate);
+        *candidate = leaf.candidates(key).filter(|candidates| !candidates.is_empty());
+        if let Some(candidates) = candidate {
+            prefetch::line(page, leaf.slot(candidates.start).offset);
         }
     }
-    for (lane, key) in keys.iter().enumerate() {
-        let (Some(page), Some(candidate)) = (pages[lane], candidates[lane].take()) else {
-            continue;
-        };
-        let leaf = Leaf::new(page);
-        out[lane] = Ok(leaf.find_among(candidate, key).ok().map(|slot| leaf.value(slot)));
+    for (lane, (key, out)) in keys.iter().zip(out).enumerate() {
+        *out = pages[lane].map(|page| {
+            let leaf = Leaf::new(page);
+            let slot = leaf.find_among(candidates[lane].take()?, key).ok()?;
+            Some(leaf.value(slot))
+        });
     }
 }
