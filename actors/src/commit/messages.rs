@@ -4,7 +4,7 @@ use std::io;
 
 use treering_engine::log::LogPosition;
 use treering_engine::tree::Root;
-use treering_engine::{Extent, PageId, Retired, Seq, ShardId, Stamp, TreeId};
+use treering_engine::{Extent, PageId, Retired, ShardId, Stamp, TreeId};
 use treering_io::AlignedBuffer;
 
 use crate::ticket::{Reply, Resolution};
@@ -55,8 +55,8 @@ pub(crate) enum CommitMessage {
     Checkpointed { position: LogPosition },
     /// From the flusher: the checkpoint failed; the log can't be truncated.
     CheckpointFailed { cause: crate::error::Error },
-    /// Recovery is over: from here on changes are logged. The last sequence number found in the log.
-    GoLive { last_seq: Seq },
+    /// Recovery is over: from here on changes are logged.
+    GoLive,
 }
 
 /// A write of the log: `bytes` of `buffer` to byte `offset` of segment `segment`.

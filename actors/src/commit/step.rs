@@ -49,8 +49,7 @@ impl Actor for Commit {
                 self.checkpoint_requested = false;
                 self.checkpoint_failure = Some(cause);
             }
-            CommitMessage::GoLive { last_seq } => {
-                self.next_seq = self.next_seq.max(last_seq.next());
+            CommitMessage::GoLive => {
                 self.durable_seq = Seq(self.next_seq.0 - 1);
                 self.logging = self.shared.settings.log;
             }

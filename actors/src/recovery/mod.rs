@@ -71,6 +71,9 @@ struct Start {
     layout: SegmentLayout,
     segments: SegmentSet,
     position: LogPosition,
+    /// The first commit group from now on. Replayed groups, too, come after all that the log holds: the blobs that it
+    /// names were born by then, and so are retired as what some version still shows (rule R4).
+    next_seq: Seq,
     next_stamp: Stamp,
     data: Arc<dyn File>,
     log_files: Option<LogFiles>,
@@ -147,18 +150,19 @@ fn open_files(
     );
     let log_files = LogFiles::new(Arc::clone(directory), superblock.log_id(), superblock.segment_bytes);
     let next_stamp = Stamp(superblock.next_stamp.0.max(scanned.next_stamp.0) + STAMPS_SKIPPED);
+    let checkpoint_seq = superblock.checkpoint_seq;
     let start = Start {
         catalog: loaded.catalog,
         space: loaded.space,
         layout,
         segments,
         position,
+        next_seq: scanned.end.last_seq.map_or(checkpoint_seq, |last| last.max(checkpoint_seq)).next(),
         next_stamp,
         data,
         log_files: Some(log_files),
         superblock,
     };
-    let checkpoint_seq = start.superblock.checkpoint_seq;
     let log_start = start.superblock.log_start;
     let backend = match options.io {
         IoBackend::Auto => BackendChoice::Auto,
@@ -180,9 +184,8 @@ fn replay_log(
     log_start: LogPosition,
     scanned: replay::Scanned,
 ) -> Result<()> {
-    let last_seq = scanned.end.last_seq.unwrap_or(checkpoint_seq);
     replay::replay(runtime, log, checkpoint_seq, log_start, scanned)?;
-    runtime.send_commit(CommitMessage::GoLive { last_seq });
+    runtime.send_commit(CommitMessage::GoLive);
     runtime.send_flusher(FlusherMessage::GoLive);
     runtime.shared.counters.set(Counter::RecoveryNanos, runtime.now());
     replay::resume_drops(runtime)
@@ -206,6 +209,7 @@ pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
         segments: SegmentSet::new(layout, 0, position.lsn, position.lsn, &std::collections::BTreeMap::new()),
         layout,
         position,
+        next_seq: superblock.checkpoint_seq.next(),
         next_stamp: Stamp(1),
         data,
         log_files: None,
@@ -271,7 +275,7 @@ fn run(
             segments: start.segments,
             position: start.position,
             log_start: start.superblock.log_start,
-            next_seq: start.superblock.checkpoint_seq.next(),
+            next_seq: start.next_seq,
             next_tree: next_tree.unwrap_or_default().max(start.superblock.next_tree),
             directory: start.catalog,
             logging: false,
