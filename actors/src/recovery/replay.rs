@@ -1,7 +1,7 @@
 //! The log after the checkpoint: finding its end, and applying it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -40,8 +40,11 @@ pub(super) struct Scanned {
     pub end: LogEnd,
     /// Higher than every stamp in the log.
     pub next_stamp: Stamp,
-    /// Extents of the blobs that the log names.
+    /// Extents of the blobs that the log names, without those of superseded ones. No two of them overlap.
     pub blobs: Vec<Extent>,
+    /// Which of the blobs that the log names (counted from 0) have lost their place to a later one: their keys were
+    /// overwritten or deleted before that, so they must not be brought into a tree again, not even for a moment.
+    pub superseded: BTreeSet<usize>,
 }
 
 impl Log {
@@ -70,7 +73,7 @@ impl Log {
     /// Finds the end of the log, or corruption.
     pub fn scan(&self, superblock: &Superblock) -> Result<Scanned> {
         let mut next_stamp = Stamp(0);
-        let mut blobs = Vec::new();
+        let mut blobs: Vec<Vec<Extent>> = Vec::new();
         let checkpoint_seq = superblock.checkpoint_seq;
         let end = self.visit(superblock.log_start, superblock.log_known, |group| {
             let mut seq = Seq(0);
@@ -81,14 +84,15 @@ impl Log {
                         next_stamp = next_stamp.max(Stamp(stamp.0 + 1));
                     }
                     Record::PutBlob { descriptor, .. } if seq > checkpoint_seq => {
-                        blobs.extend(blob_extents(descriptor).map(|retired| retired.extent));
+                        blobs.push(blob_extents(descriptor).map(|retired| retired.extent).collect());
                     }
                     _ => {}
                 }
             }
             Ok(())
         })?;
-        Ok(Scanned { end, next_stamp, blobs })
+        let (blobs, superseded) = last_blobs(&blobs);
+        Ok(Scanned { end, next_stamp, blobs, superseded })
     }
 
     fn visit(
@@ -142,6 +146,24 @@ impl Log {
         };
         self.files.iter().map(|(&number, file)| (number, number <= current || prepared(number, file))).collect()
     }
+}
+
+/// The extents of the blobs whose place no later blob takes, and which blobs are not among them. O(n log n).
+fn last_blobs(blobs: &[Vec<Extent>]) -> (Vec<Extent>, BTreeSet<usize>) {
+    let mut taken: BTreeMap<u32, Extent> = BTreeMap::new();
+    let mut superseded = BTreeSet::new();
+    for (index, extents) in blobs.iter().enumerate().rev() {
+        let end = |extent: &Extent| extent.start.0.saturating_add(extent.pages);
+        let is_taken = |extent: &Extent| {
+            taken.range(..end(extent)).next_back().is_some_and(|(_, other)| end(other) > extent.start.0)
+        };
+        if extents.iter().any(is_taken) {
+            superseded.insert(index);
+        } else {
+            taken.extend(extents.iter().map(|&extent| (extent.start.0, extent)));
+        }
+    }
+    (taken.into_values().collect(), superseded)
 }
 
 struct Reader<'l> {
@@ -248,7 +270,14 @@ pub(super) fn replay(
         runtime.send_flusher(FlusherMessage::Reserve { extents: scanned.blobs, reply: sender });
         runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
     }
-    let replayer = RefCell::new(Replayer { runtime, slice: Slice::default(), failure: None, replayed: 0 });
+    let replayer = RefCell::new(Replayer {
+        runtime,
+        slice: Slice::default(),
+        superseded: scanned.superseded,
+        blobs: 0,
+        failure: None,
+        replayed: 0,
+    });
     let end = scanned.end.position;
     log.visit(log_start, end, |group| {
         let mut replayer = replayer.borrow_mut();
@@ -272,6 +301,9 @@ pub(super) fn replay(
 struct Replayer<'r> {
     runtime: &'r Arc<Runtime>,
     slice: Slice,
+    superseded: BTreeSet<usize>,
+    /// Blobs that the log has named so far.
+    blobs: usize,
     failure: Option<Error>,
     replayed: u64,
 }
@@ -281,7 +313,15 @@ impl Replayer<'_> {
         self.replayed += 1;
         match *record {
             Record::Put { tree, key, value } => self.slice.push(tree, key, value, Kind::Put),
-            Record::PutBlob { tree, key, descriptor } => self.slice.push(tree, key, descriptor, Kind::PutBlob),
+            Record::PutBlob { tree, key, descriptor } => {
+                let superseded = self.superseded.contains(&self.blobs);
+                self.blobs += 1;
+                if superseded {
+                    self.slice.push(tree, key, &[], Kind::Delete);
+                } else {
+                    self.slice.push(tree, key, descriptor, Kind::PutBlob);
+                }
+            }
             Record::Delete { tree, key } => self.slice.push(tree, key, &[], Kind::Delete),
             Record::TreeCreate { tree, name } => {
                 self.barrier(|reply| CommitMessage::RestoreTree { id: tree, name: name.to_owned(), reply });
@@ -353,4 +393,26 @@ pub(super) fn resume_drops(runtime: &Arc<Runtime>) -> Result<()> {
         ticket.wait()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use treering_engine::PageId;
+
+    use super::*;
+
+    #[test]
+    fn of_blobs_that_overlap_the_last_one_remains() {
+        let extent = |start, pages| Extent { start: PageId(start), pages };
+        let blobs = [
+            vec![extent(10, 5)],
+            vec![extent(30, 1), extent(20, 4)],
+            vec![extent(15, 5)],
+            vec![extent(12, 2)],
+            vec![extent(23, 1)],
+        ];
+        let (last, superseded) = last_blobs(&blobs);
+        assert_eq!(last, [extent(12, 2), extent(15, 5), extent(23, 1)]);
+        assert_eq!(superseded, BTreeSet::from([0, 1]));
+    }
 }
