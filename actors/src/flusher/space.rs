@@ -30,7 +30,7 @@ impl Flusher {
             }
             for extent in batch.extents_added {
                 if !self.reserved.is_empty() {
-                    self.reserved.retain(|id| !extent.contains(*id));
+                    extent.ids().for_each(|id| _ = self.reserved.remove(&id));
                 }
                 let noted = self.space.mark_reachable(extent);
                 self.check(noted);
