@@ -33,14 +33,14 @@ impl Shard {
     }
 
     /// Takes up a request for several keys. The open batch is empty.
-    pub(super) fn begin_exclusive(&mut self, request: Request, guard: &Guard, outbox: &mut Outbox) {
+    pub(super) fn begin_exclusive(&mut self, request: Request, guard: &Guard) {
         let Request { tree, action, durability, reply } = request;
         self.open.sync |= durability == Durability::Sync;
         let job = match action {
             Action::Batch { writes } => ExclusiveJob::Batch(writes),
             Action::Replay { records } => ExclusiveJob::Replay(records),
             _ => {
-                self.drop_tree(tree, reply, guard, outbox);
+                self.drop_tree(tree, reply, guard);
                 return;
             }
         };
@@ -196,7 +196,7 @@ impl Shard {
         outbox: &mut Outbox,
         change: impl FnOnce(&mut TipStore<'_>, &mut tree::Root, &mut Notes<'_>) -> Result<(), Miss>,
     ) -> Progress {
-        if !self.has_tip(tree, guard) {
+        if self.is_dropped(tree) || !self.has_tip(tree, guard) {
             return Progress::Failed(Error::TreeNotFound { name: format!("#{}", tree.0) });
         }
         let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);

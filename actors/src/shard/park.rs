@@ -49,9 +49,7 @@ impl Shard {
     /// A page came, or can't: its requests are ready to run, or to be refused.
     pub(super) fn loaded(&mut self, reference: PageRef, result: Result<FrameId, Error>) {
         let mut waiting = self.parked.by_page.remove(&reference.id).unwrap_or_default();
-        if result.is_ok() {
-            self.reclaiming.iter_mut().for_each(|reclaim| reclaim.waits = false);
-        }
+        self.reclaim_loaded(reference, result.as_ref().err());
         match result {
             Ok(frame) => {
                 // One hold came with the page; it goes to one of those that waited, and is given back by it.

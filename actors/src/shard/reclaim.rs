@@ -8,13 +8,14 @@
 use std::ops::{Bound, ControlFlow};
 
 use crossbeam_epoch::Guard;
-use treering_engine::TreeId;
+use treering_engine::{PageId, PageRef, TreeId};
 use treering_engine::log::RecordWriter;
 use treering_engine::tree::{self, Cursor, Miss};
 
-use super::state::Shard;
+use super::state::{Shard, Starved};
 use super::store::TipStore;
 use crate::actor::Outbox;
+use crate::commit::DROPPED_PREFIX;
 use crate::error::Error;
 use crate::pager::{PagerMessage, Waiter};
 use crate::ticket::{Outcome, Reply, Resolution};
@@ -28,29 +29,19 @@ const UNPUBLISHED_MAX: u32 = 2;
 #[derive(Debug)]
 pub(super) struct Reclaim {
     pub tree: TreeId,
-    /// Whether a page was asked for.
-    pub waits: bool,
+    /// The page that was asked for.
+    pub waits_for: Option<PageId>,
 }
 
 impl Shard {
     /// Forgets a tree (or goes on forgetting one that an earlier opening has left). The open batch is empty.
-    pub(super) fn drop_tree(&mut self, tree: TreeId, reply: Reply, guard: &Guard, outbox: &mut Outbox) {
-        let _ = outbox;
-        let result = if self.has_tip(tree, guard) {
-            let hidden = self
-                .shared
-                .current
-                .load(guard)
-                .directory
-                .get(tree)
-                .is_some_and(|state| state.name.starts_with(crate::commit::DROPPED_PREFIX));
-            if !hidden {
+    pub(super) fn drop_tree(&mut self, tree: TreeId, reply: Reply, guard: &Guard) {
+        let result = if !self.is_dropped(tree) && self.has_tip(tree, guard) {
+            if !self.is_hidden(tree, guard) {
                 RecordWriter(&mut self.open.records).tree_drop(tree);
                 self.open.trees_dropped.push(tree);
             }
-            if !self.reclaiming.iter().any(|reclaim| reclaim.tree == tree) {
-                self.reclaiming.push_back(Reclaim { tree, waits: false });
-            }
+            self.reclaiming.push_back(Reclaim { tree, waits_for: None });
             Ok(Outcome::Done)
         } else {
             Err(Error::TreeNotFound { name: format!("#{}", tree.0) })
@@ -59,16 +50,55 @@ impl Shard {
         self.open.resolutions.push(Resolution { reply, result });
     }
 
-    /// Whether requests for the tree are refused because it is being reclaimed.
+    /// Whether requests for the tree are refused because it was dropped. (Bad run: a small tree is reclaimed in one
+    /// step; before that is published, a write finds the tree in the published version and retires its pages again.)
     pub(super) fn is_dropped(&self, tree: TreeId) -> bool {
-        self.reclaiming.iter().any(|reclaim| reclaim.tree == tree)
+        self.reclaiming.iter().any(|reclaim| reclaim.tree == tree) || self.reclaimed.contains(&tree)
+    }
+
+    /// Whether the published version says that the tree is dropped.
+    fn is_hidden(&self, tree: TreeId, guard: &Guard) -> bool {
+        let directory = &self.shared.current.load(guard).directory;
+        directory.get(tree).is_some_and(|state| state.name.starts_with(DROPPED_PREFIX))
+    }
+
+    /// Forgets the reclaimed trees that the published version has forgotten, too.
+    pub(super) fn forget_reclaimed(&mut self, guard: &Guard) {
+        if !self.reclaimed.is_empty() {
+            let directory = &self.shared.current.load(guard).directory;
+            self.reclaimed.retain(|tree| directory.get(*tree).is_some());
+        }
+    }
+
+    /// After the tips were dropped: goes on with what is dropped according to the published version.
+    pub(super) fn restart_reclaiming(&mut self, guard: &Guard) {
+        let reclaiming = std::mem::take(&mut self.reclaiming).into_iter().map(|reclaim| reclaim.tree);
+        let trees: Vec<TreeId> = reclaiming.chain(std::mem::take(&mut self.reclaimed)).collect();
+        let hidden = trees.into_iter().filter(|tree| self.is_hidden(*tree, guard));
+        self.reclaiming = hidden.map(|tree| Reclaim { tree, waits_for: None }).collect();
+    }
+
+    /// The page that reclaiming may have waited for came, or can't.
+    pub(super) fn reclaim_loaded(&mut self, reference: PageRef, failure: Option<&Error>) {
+        let Some(first) = self.reclaiming.front_mut().filter(|first| first.waits_for == Some(reference.id)) else {
+            return;
+        };
+        first.waits_for = None;
+        if let Some(error) = failure
+            && let Some(Reclaim { tree, .. }) = self.reclaiming.pop_front()
+        {
+            // Its pages stay in use until the next opening tries again.
+            tracing::warn!(tree = tree.0, %error, "a dropped tree can't be reclaimed");
+            self.reclaimed.push(tree);
+        }
     }
 
     /// Whether there is something to reclaim now.
     pub(super) fn can_reclaim(&self) -> bool {
         self.exclusive.is_none()
+            && self.starved == Starved::No
             && self.unpublished < UNPUBLISHED_MAX
-            && self.reclaiming.front().is_some_and(|reclaim| !reclaim.waits)
+            && self.reclaiming.front().is_some_and(|reclaim| reclaim.waits_for.is_none())
     }
 
     /// Retires the next leaves of the first dropped tree.
@@ -83,11 +113,12 @@ impl Shard {
                 self.tips.remove(&tree);
                 self.touched.retain(|touched| *touched != tree);
                 self.open.trees_forgotten.push(tree);
+                self.reclaimed.push(tree);
             }
             Ok(false) => {}
             Err(Miss(reference)) => {
                 if let Some(reclaim) = self.reclaiming.front_mut() {
-                    reclaim.waits = true;
+                    reclaim.waits_for = Some(reference.id);
                 }
                 outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
             }

@@ -118,6 +118,8 @@ pub(crate) struct Shard {
     pub(super) pressure_sent: bool,
     /// Dropped trees whose pages are being retired.
     pub(super) reclaiming: VecDeque<super::reclaim::Reclaim>,
+    /// Dropped trees of which nothing more is retired, for as long as the published version still has them.
+    pub(super) reclaimed: Vec<TreeId>,
 }
 
 impl Shard {
@@ -158,6 +160,7 @@ impl Shard {
             chunk_requested: false,
             pressure_sent: false,
             reclaiming: VecDeque::new(),
+            reclaimed: Vec::new(),
         };
         shard.open_batch();
         shard

@@ -109,6 +109,7 @@ impl Shard {
 
     /// Runs requests until there are none, one must wait for all others, or the open batch is full.
     fn run(&mut self, guard: &Guard, outbox: &mut Outbox) {
+        self.forget_reclaimed(guard);
         if self.open.is_empty() {
             self.open.pages.born = self.shared.current.load(guard).seq.next();
         }
@@ -149,7 +150,7 @@ impl Shard {
                 return;
             }
             self.freeze(outbox);
-            self.begin_exclusive(request, guard, outbox);
+            self.begin_exclusive(request, guard);
         }
         self.reclaim(guard, outbox);
     }
@@ -339,7 +340,8 @@ impl Shard {
         self.undo_open();
         self.abort_exclusive(cause);
         self.tips.clear();
-        self.reclaiming.clear();
+        let shared = std::sync::Arc::clone(&self.shared);
+        with_guard(&shared.memory, |guard| self.restart_reclaiming(guard));
         self.tip_epoch = tip_epoch;
         for resolution in &mut self.open.resolutions {
             resolution.result = Err(cause.clone());
