@@ -9,7 +9,6 @@ use crate::actor::Outbox;
 use crate::flusher::{FlusherMessage, PublishedPages};
 use crate::shard::ShardMessage;
 use crate::shared::{Counter, Version, with_guard};
-use crate::ticket::Outcome;
 
 impl Commit {
     /// Publishes all pending groups, in order, that may be seen.
@@ -75,9 +74,8 @@ impl Commit {
                 outbox.shards.push((batch.shard, ShardMessage::Published { batches: 1 }));
             }
             for mut resolution in group.resolutions {
-                if matches!(resolution.result, Ok(Outcome::Done | Outcome::Present(_) | Outcome::Swapped(_))) {
-                    resolution.result = Err(error.clone());
-                }
+                // Refusals and values, too: they tell of a tip that nobody may have seen (rule R12).
+                resolution.result = Err(error.clone());
                 outbox.resolutions.push(resolution);
             }
             for token in group.checkpoint_syncs {

@@ -63,9 +63,13 @@ impl Actor for Commit {
         }
         self.take_checkpoint_syncs();
         self.publish_ready(outbox);
-        if self.may_form_group() {
+        while self.may_form_group() {
+            let gathered = self.gathered.len();
             self.form_group(now, outbox);
             self.publish_ready(outbox);
+            if self.gathered.len() == gathered {
+                break;
+            }
         }
         self.write_log(now, outbox);
         self.prepare_segments(outbox);
@@ -81,10 +85,11 @@ impl Actor for Commit {
     }
 
     fn deadline(&self, now: Nanos) -> Option<Nanos> {
-        if self.in_flight.is_some() {
+        if self.in_flight.is_some() || self.shared.status.is_poisoned() {
             return None;
         }
-        self.unsynced_since.map(|since| (since + self.shared.settings.flush_interval_nanos).saturating_sub(now))
+        let due = |since: Nanos| since.saturating_add(self.shared.settings.flush_interval_nanos);
+        self.unsynced_since.map(|since| due(since).saturating_sub(now))
     }
 }
 
@@ -128,14 +133,17 @@ impl Commit {
         if !self.logging {
             return true;
         }
-        if self.log_length() >= LOG_LENGTH_FACTOR_MAX * self.shared.settings.checkpoint_log_bytes
-            && self.checkpoint_requested
-        {
+        if self.log_is_full() && self.checkpoint_requested {
             return false;
         }
         let idle = self.in_flight.is_none();
         let buffered = self.pending.is_empty() && !self.gathered.iter().any(Gathered::sync);
         idle || (buffered && self.builder.record_bytes() < GATHERED_BYTES_MAX)
+    }
+
+    /// Whether the log is so long that commits wait for a checkpoint.
+    fn log_is_full(&self) -> bool {
+        self.log_length() >= self.shared.settings.checkpoint_log_bytes.saturating_mul(LOG_LENGTH_FACTOR_MAX)
     }
 
     /// Gives gathered batches one sequence number and a place in the open log group, as many as fit.
@@ -150,6 +158,7 @@ impl Commit {
             resolutions: Vec::new(),
             checkpoint_syncs: Vec::new(),
         };
+        let mut refused = false;
         while let Some(next) = self.gathered.pop_front() {
             if let Gathered::Batch(batch) = &next
                 && batch.tip_epoch < self.tip_epoch(batch.shard)
@@ -164,7 +173,14 @@ impl Commit {
                     self.gathered.push_front(next);
                     break;
                 }
+                Place::Never(_) if !group.batches.is_empty() || !self.pending.is_empty() => {
+                    // Its shard goes back to what is published: what comes before it must be that first. (Bad run: the
+                    // shard goes on from a version without its own batch that is in this group, and takes it back.)
+                    self.gathered.push_front(next);
+                    break;
+                }
                 Place::Never(error) => {
+                    refused = true;
                     self.drop_tip(&next, &error, outbox);
                     self.refuse(next, &error, outbox);
                     continue;
@@ -172,6 +188,10 @@ impl Commit {
             }
             group.sync |= next.sync() && self.logging;
             self.join(next, &mut group);
+        }
+        if refused {
+            // The next one deserves a new attempt.
+            self.checkpoint_failure = None;
         }
         if group.batches.is_empty() && group.resolutions.is_empty() && group.checkpoint_syncs.is_empty() {
             return;
@@ -281,7 +301,7 @@ impl Commit {
             return Place::Here;
         }
         if let Some(cause) = &self.checkpoint_failure
-            && self.log_length() >= LOG_LENGTH_FACTOR_MAX * self.shared.settings.checkpoint_log_bytes
+            && self.log_is_full()
         {
             return Place::Never(Error::OutOfSpace { what: format!("the log can't be truncated: {cause}") });
         }
@@ -289,8 +309,13 @@ impl Commit {
         let record_bytes = self.builder.record_bytes() + record_bytes + 64;
         let bytes = treering_engine::log::encoded_bytes(record_bytes);
         let Some(Lsn(start)) = self.layout.place(self.position.lsn, bytes) else {
-            // More than a segment: fits once the open group is sealed, since shards bound their batches.
-            return Place::Later;
+            // More than a segment: fits once the open group is sealed.
+            if !self.builder.is_empty() {
+                return Place::Later;
+            }
+            let limit = self.layout.record_bytes_max() as u64;
+            let unit = "bytes of log";
+            return Place::Never(Error::TransactionTooLarge { needed: record_bytes as u64, limit, unit });
         };
         if self.segments.is_ready(self.layout.number(Lsn(start))) {
             return Place::Here;
@@ -330,8 +355,7 @@ impl Commit {
                 let mut extents = batch.extents_unused;
                 extents.extend(batch.created.iter().copied().map(treering_engine::Extent::single));
                 extents.extend(batch.extents_added);
-                outbox.flusher.push(FlusherMessage::Release { extents });
-                outbox.shards.push((batch.shard, ShardMessage::Published { batches: 1 }));
+                outbox.shards.push((batch.shard, ShardMessage::Refused { extents }));
             }
             Gathered::CreateTree { reply, .. }
             | Gathered::RestoreTree { reply, .. }

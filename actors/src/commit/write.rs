@@ -29,9 +29,11 @@ impl Commit {
         let waiting = self.pending.iter().any(|group| group.sync);
         let due = self
             .unsynced_since
-            .is_some_and(|since| now >= since + self.shared.settings.flush_interval_nanos);
+            .is_some_and(|since| now >= since.saturating_add(self.shared.settings.flush_interval_nanos));
         let sync = waiting || due;
-        let write = !self.builder.is_empty() && (sync || self.builder.record_bytes() >= WRITE_BYTES);
+        // What is still gathered has no place behind the open group.
+        let full = self.builder.record_bytes() >= WRITE_BYTES || !self.gathered.is_empty();
+        let write = !self.builder.is_empty() && (sync || full);
         if !write && (!sync || self.unsynced.is_empty()) {
             if sync {
                 // Everything is durable already: those who wait learn it in the next round.

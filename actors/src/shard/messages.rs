@@ -155,6 +155,9 @@ pub(crate) enum ShardMessage {
     Loaded { reference: PageRef, result: Result<FrameId, Error> },
     /// From the commit actor: that many more of this shard's batches are published.
     Published { batches: u32 },
+    /// From the commit actor: one more of this shard's batches is refused. Its pages may be given back, now that no tip
+    /// refers to them: `TipsDropped` came before.
+    Refused { extents: Vec<Extent> },
     /// From the commit actor: batches were refused; go back to what is published.
     TipsDropped { tip_epoch: u64, cause: Error },
     /// From the flusher: fresh page ids, or the reason why there are none.

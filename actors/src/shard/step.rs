@@ -33,6 +33,13 @@ impl Actor for Shard {
             ShardMessage::Request(request) => self.incoming.push_back(request),
             ShardMessage::Loaded { reference, result } => self.loaded(reference, result),
             ShardMessage::Published { batches } => self.unpublished -= batches,
+            ShardMessage::Refused { extents } => {
+                self.unpublished -= 1;
+                // Poisoned, the tips stay and refer to the pages until the database is opened again.
+                if !self.shared.status.is_poisoned() {
+                    outbox.flusher.push(FlusherMessage::Release { extents });
+                }
+            }
             ShardMessage::TipsDropped { tip_epoch, cause } => self.drop_tips(tip_epoch, &cause, outbox),
             ShardMessage::Chunk { extents, shortage } => {
                 self.chunk_requested = false;
