@@ -12,7 +12,9 @@
 //! | `check` | everything that must hold, looked at |
 //! | `write` | one write: descend, look, decide, change |
 //! | `path` | the nodes that a write goes through |
-//! | `restructure` | splits, merges, evening out, and what follows above |
+//! | `restructure` | leaves: splits, merges, evening out |
+//! | `ascend` | what follows in the levels above |
+//! | `sources` | nodes that are written anew together; how full nodes should be |
 //! | `sequence`, `leaf_sequence`, `inner_sequence` | content about to be written, and where it may be cut |
 //!
 //! What holds after every operation: keys ascend within a leaf and from leaf to leaf; every key of child `i` lies
@@ -21,6 +23,7 @@
 //!
 //! Absent: batches, versions, residency, blobs (a leaf may hold a descriptor, opaque here), I/O.
 
+mod ascend;
 mod bulk;
 mod check;
 mod cursor;
@@ -30,6 +33,9 @@ mod path;
 mod read;
 mod restructure;
 mod sequence;
+#[cfg(test)]
+mod shape_tests;
+mod sources;
 mod store;
 #[cfg(test)]
 mod test_store;

@@ -135,6 +135,13 @@ impl TestStore {
         }
     }
 
+    /// Frees what was retired: no version but the tip is held.
+    pub(super) fn discard_retired(&mut self) {
+        for id in std::mem::take(&mut self.retired) {
+            self.free(id);
+        }
+    }
+
     fn free(&mut self, id: PageId) {
         self.pages[id.0 as usize] = None;
         self.free.push(id);

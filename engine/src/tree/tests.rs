@@ -300,6 +300,13 @@ fn key(page_bytes: usize) -> impl Strategy<Value = Vec<u8>> {
         3 => (0..2000u32).prop_map(|number| format!("user{number:05}").into_bytes()),
         2 => prop::collection::vec(any::<u8>(), 1..24),
         1 => prop::collection::vec(prop_oneof![Just(7u8), Just(8)], max_key_bytes(page_bytes)),
+        // Neighbours that differ at their ends only: the longest separators there are.
+        1 => (0..4u8, prop::collection::vec(any::<u8>(), 1..4)).prop_map(move |(first, last)| {
+            let mut key = vec![9; max_key_bytes(page_bytes) - last.len()];
+            key[0] = first;
+            key.extend(last);
+            key
+        }),
     ]
 }
 

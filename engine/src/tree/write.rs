@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 
+use super::leaf_sequence::LeafEdit;
 use super::path::{Neighbour, Path};
-use super::restructure::{self, LeafWork};
+use super::restructure;
 use super::{Change, Decision, Located, Miss, NodeStore, Root};
 use crate::ids::PageRef;
 use crate::page::key::KeyParts;
@@ -158,18 +159,22 @@ fn insert<S: NodeStore>(
         let node = path.open(store, root, depth);
         leaf_edit::insert(store.bytes_mut(node), slot, key, value);
     } else {
-        restructure::overflow(store, root, path, LeafWork::Insert { slot, key, value });
+        restructure::overflow(store, root, path, LeafEdit::Insert { at: slot, key, value });
     }
 }
 
 fn replace<S: NodeStore>(store: &mut S, root: &mut Root, mut path: Path, slot: usize, value: ValueRef<'_>) {
     retire_blob(store, path.leaf(), slot);
     let depth = path.leaf_depth();
-    if leaf_edit::can_replace(&Leaf::new(store.bytes(path.leaf())), slot, value.bytes().len()) {
+    let value_bytes = value.bytes().len();
+    let edit = LeafEdit::Replace { at: slot, value };
+    if let Some(neighbour) = restructure::absorbing_neighbour(store, &path, slot, value_bytes) {
+        restructure::underflow(store, root, path, edit, neighbour, &[]);
+    } else if leaf_edit::can_replace(&Leaf::new(store.bytes(path.leaf())), slot, value_bytes) {
         let node = path.open(store, root, depth);
         leaf_edit::replace(store.bytes_mut(node), slot, value);
     } else {
-        restructure::overflow(store, root, path, LeafWork::Replace { slot, value });
+        restructure::overflow(store, root, path, edit);
     }
 }
 
@@ -195,7 +200,14 @@ fn remove<S: NodeStore>(
             restructure::drop_leaf(store, root, path, neighbours);
         }
     } else if let Some(Some(neighbour)) = neighbours.last().copied().filter(|_| neighbours.len() > depth) {
-        restructure::underflow(store, root, path, slot, neighbour, neighbours);
+        restructure::underflow(
+            store,
+            root,
+            path,
+            LeafEdit::Remove { at: slot },
+            neighbour,
+            neighbours,
+        );
     } else {
         let node = path.open(store, root, depth);
         leaf_edit::remove(store.bytes_mut(node), slot);
