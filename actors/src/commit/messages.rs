@@ -20,6 +20,8 @@ pub(crate) struct Batch {
     pub roots: Vec<(TreeId, usize, Root)>,
     pub created: Vec<PageId>,
     pub retired: Vec<Retired>,
+    /// Whether blobs are among the retired.
+    pub retires_blobs: bool,
     pub extents_added: Vec<Extent>,
     /// Blobs of refused requests.
     pub extents_unused: Vec<Extent>,

@@ -26,10 +26,12 @@ pub(super) enum Gathered {
 }
 
 impl Gathered {
-    /// Whether its answer must wait until the log is durable up to it.
+    /// Whether it must not be published, nor answered, before the log is durable up to it. Retired blobs wait for that
+    /// so that their extents aren't reused earlier (rule R18): unlike pages, which replay makes anew, a blob is
+    /// what the log says only for as long as its extents are left alone.
     pub fn sync(&self) -> bool {
         match self {
-            Gathered::Batch(batch) => batch.sync,
+            Gathered::Batch(batch) => batch.sync || batch.retires_blobs,
             Gathered::RestoreTree { .. } | Gathered::RestoreDrop { .. } => false,
             Gathered::CreateTree { .. } | Gathered::Flush { .. } | Gathered::CheckpointSync { .. } => true,
         }

@@ -137,6 +137,7 @@ impl Shard {
                     born: Seq(0),
                     created: Vec::new(),
                     retired: Vec::new(),
+                    retires_blobs: false,
                 },
                 records: Vec::new(),
                 resolutions: Vec::new(),

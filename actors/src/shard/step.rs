@@ -310,6 +310,7 @@ impl Shard {
             roots,
             created: std::mem::take(&mut open.pages.created),
             retired: std::mem::take(&mut open.pages.retired),
+            retires_blobs: std::mem::take(&mut open.pages.retires_blobs),
             extents_added: std::mem::take(&mut open.extents_added),
             extents_unused: std::mem::take(&mut open.extents_unused),
             trees_dropped: std::mem::take(&mut open.trees_dropped),
@@ -332,6 +333,7 @@ impl Shard {
             self.supply.ids.push(id);
         }
         self.open.pages.retired.clear();
+        self.open.pages.retires_blobs = false;
         self.open.records.clear();
         self.open.extents_unused.append(&mut self.open.extents_added);
         self.open.trees_dropped.clear();

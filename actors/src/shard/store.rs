@@ -37,6 +37,8 @@ pub(crate) struct OpenPages {
     pub born: Seq,
     pub created: Vec<PageId>,
     pub retired: Vec<Retired>,
+    /// Whether blobs are among the retired.
+    pub retires_blobs: bool,
 }
 
 /// The view of one step: shared memory, this step's pin, and the shard's own supply.
@@ -160,8 +162,7 @@ impl NodeStore for TipStore<'_> {
     }
 
     fn retire_blob(&mut self, descriptor: &[u8]) {
-        for retired in blob_extents(descriptor) {
-            self.open.retired.push(retired);
-        }
+        self.open.retired.extend(blob_extents(descriptor));
+        self.open.retires_blobs = true;
     }
 }
