@@ -14,7 +14,7 @@
 //! # Guarantees
 //! - A page that was fetched is held once for each waiter until the waiter gives the hold back (rule R10).
 //! - At most [`IN_FLIGHT_MAX`] operations are with the device; reads of waiting readers go first.
-//! - Every request is answered exactly once, also when the device fails.
+//! - Every request is answered exactly once, also when the device fails. A sync that fails poisons the database.
 //!
 //! Absent: eviction (the flusher's), retries, knowledge of trees and versions.
 

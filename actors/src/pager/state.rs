@@ -24,6 +24,7 @@ pub(super) enum Purpose {
     Read(PageId),
     WritePage { id: PageId, frame: FrameId },
     Transfer(TransferReply),
+    Sync(TransferReply),
 }
 
 /// The state of the pager.

@@ -140,11 +140,20 @@ impl Pager {
             buffer: buffer.map_or(Buffer::None, Buffer::Owned),
         };
         let queue = if kind == OperationKind::Read { &mut self.queued_reads } else { &mut self.queued_writes };
-        queue.push_back((operation, Purpose::Transfer(reply)));
+        let purpose = if kind == OperationKind::SyncData { Purpose::Sync(reply) } else { Purpose::Transfer(reply) };
+        queue.push_back((operation, purpose));
     }
 
     fn completed(&mut self, completion: Completion, outbox: &mut Outbox) {
         let Some(purpose) = self.in_flight.remove(&completion.token) else { return };
+        if let (Purpose::Sync(_), Err(error)) = (&purpose, &completion.result) {
+            // The system may have forgotten writes that completed before, anybody's, and the next sync won't tell.
+            let cause = match error.raw_os_error() {
+                Some(code) => std::io::Error::from_raw_os_error(code),
+                None => std::io::Error::new(error.kind(), error.to_string()),
+            };
+            self.shared.status.poison(&Arc::new(cause));
+        }
         match purpose {
             Purpose::Read(id) => self.finish_read(id, completion.result, outbox),
             Purpose::WritePage { id, frame } => {
@@ -153,11 +162,11 @@ impl Pager {
                 }
                 outbox.flusher.push(FlusherMessage::PageWritten { id, frame, result: completion.result });
             }
-            Purpose::Transfer(TransferReply::Flusher { token }) => {
+            Purpose::Transfer(TransferReply::Flusher { token }) | Purpose::Sync(TransferReply::Flusher { token }) => {
                 let buffer = completion.buffer.into_owned();
                 outbox.flusher.push(FlusherMessage::Transferred { token, result: completion.result, buffer });
             }
-            Purpose::Transfer(TransferReply::Client(sender)) => {
+            Purpose::Transfer(TransferReply::Client(sender)) | Purpose::Sync(TransferReply::Client(sender)) => {
                 let _ = sender.send((completion.result, completion.buffer.into_owned()));
             }
         }
