@@ -265,6 +265,8 @@ impl Runtime {
             self.pager.tell(PagerMessage::Completed(completion));
             self.see_to(Kicks { pager: true, ..Kicks::default() }, &mut outbox);
         }
+        // A shard may have waited for the page, too, and the commit actor for that shard.
+        self.leave_log_task();
     }
 
     // ---- running actors ----
