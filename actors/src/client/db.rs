@@ -240,6 +240,10 @@ impl Inner {
 
     fn flush(&self) -> Result<()> {
         self.runtime.shared.status.check_write()?;
+        self.flush_all()
+    }
+
+    fn flush_all(&self) -> Result<()> {
         if self.runtime.shared.settings.in_memory {
             return Ok(());
         }
@@ -256,8 +260,9 @@ impl Inner {
     fn close(&self) -> Result<()> {
         let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(running) = threads.take() else { return Ok(()) };
-        let result = self.drain();
+        // First: a buffered write that was taken after the last flush would be acknowledged and lost.
         self.runtime.shared.status.close();
+        let result = self.drain();
         running.stop(&self.runtime);
         let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(lock.take());
@@ -287,7 +292,7 @@ impl Inner {
             self.runtime.send(shard, Request { tree, action, durability: Durability::Sync, reply }, true);
             result = result.and(ticket.wait());
         }
-        result = result.and_then(|()| self.flush());
+        result = result.and_then(|()| self.flush_all());
         if self.runtime.shared.settings.in_memory || self.runtime.shared.status.is_poisoned() {
             return result;
         }

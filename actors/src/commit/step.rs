@@ -371,10 +371,7 @@ impl Commit {
 
     /// The database is poisoned: nothing more is taken.
     pub(super) fn refuse_all(&mut self, outbox: &mut Outbox) {
-        let error = match self.shared.status.check_write() {
-            Err(error) => error,
-            Ok(()) => Error::Closed,
-        };
+        let error = self.shared.status.cause().map_or(Error::Closed, |cause| Error::Poisoned { cause });
         while let Some(item) = self.gathered.pop_front() {
             self.refuse(item, &error, outbox);
         }

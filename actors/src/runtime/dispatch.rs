@@ -1,9 +1,9 @@
 //! Carrying out outboxes, and running actors on the way.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::TrySendError;
 use treering_engine::memory::FrameId;
@@ -27,6 +27,8 @@ use crate::shared::{Shared, with_guard};
 const FLUSHER_LANE_LAZY: usize = 64;
 /// Rounds that a thread which isn't the actor's own runs in a row before it calls that thread.
 const HELP_ROUNDS_MAX: u32 = 2;
+/// How often a thread that waits looks whether the database was closed meanwhile.
+const STOPPED_LOOK: Duration = Duration::from_millis(100);
 /// Places in the mailboxes.
 const SHARD_REQUESTS: usize = 4096;
 const SHARD_REQUESTS_PER_STEP: usize = 512;
@@ -173,6 +175,9 @@ impl Runtime {
         if let Some(sim) = &self.sim {
             return sim.wait(self, &receiver);
         }
+        if self.stopping.load(Ordering::SeqCst) {
+            return receiver.try_recv().ok();
+        }
         if let Some(shard) = shard {
             let mut outbox = Outbox::default();
             self.see_to(Kicks { shards: vec![shard], ..Kicks::default() }, &mut outbox);
@@ -199,7 +204,17 @@ impl Runtime {
                 Err(oneshot::TryRecvError::Empty) => std::thread::yield_now(),
             }
         }
-        receiver.recv().ok()
+        loop {
+            match receiver.recv_timeout(STOPPED_LOOK) {
+                Ok(answer) => return Some(answer),
+                Err(oneshot::RecvTimeoutError::Disconnected) => return None,
+                // What was sent before closing is answered; this came too late, and nobody will run it.
+                Err(oneshot::RecvTimeoutError::Timeout) if self.stopping.load(Ordering::SeqCst) => {
+                    return receiver.try_recv().ok();
+                }
+                Err(oneshot::RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 
     /// Brings a page into memory and holds it; the caller ends the hold.
