@@ -43,6 +43,7 @@ fn run() -> Result<()> {
         .into_iter()
         .filter_map(|group| group(&context, &mut results).err())
         .map(|error| error.to_string())
+        .inspect(|error| eprintln!("failed: {error}"))
         .collect();
     let mut text = heading(&context, begun);
     text.push_str(&markdown::render(

@@ -50,8 +50,13 @@ const STOPPED: u8 = 2;
 /// Latencies above this are recorded as this.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
-fn empty_histogram() -> Result<Histogram<u64>> {
-    Ok(Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?)
+/// Without latencies it is as small as can be: it would count in the rows that look at memory.
+fn empty_histogram(plan: Plan) -> Result<Histogram<u64>> {
+    Ok(if plan.latencies {
+        Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)?
+    } else {
+        Histogram::new_with_bounds(1, 2, 0)?
+    })
 }
 
 /// Runs `operation` on `store` as `plan` says.
@@ -61,7 +66,7 @@ fn empty_histogram() -> Result<Histogram<u64>> {
 pub fn run(store: &dyn Store, plan: Plan, operation: &Operation<'_>) -> Result<Sample> {
     let phase = AtomicU8::new(WARMING);
     let started = Barrier::new(plan.threads as usize + 1);
-    let mut latency_ns = empty_histogram()?;
+    let mut latency_ns = empty_histogram(plan)?;
     let mut total = Counted::default();
     let mut window_seconds = 0.0;
     std::thread::scope(|scope| -> Result<()> {
@@ -124,7 +129,7 @@ fn work(
     operation: &Operation<'_>,
 ) -> Result<(Counted, Histogram<u64>)> {
     let mut random = Random::new(plan.seed.wrapping_mul(1_009).wrapping_add(thread));
-    let mut latency_ns = empty_histogram()?;
+    let mut latency_ns = empty_histogram(plan)?;
     let mut counted = Counted::default();
     let mut since: Option<Instant> = None;
     loop {

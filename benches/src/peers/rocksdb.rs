@@ -64,7 +64,10 @@ fn options(profile: &Profile) -> Result<Options> {
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::None);
     options.set_max_background_jobs(BACKGROUND_JOBS);
-    options.set_recycle_log_file_num(LOG_FILES_RECYCLED);
+    if profile.promise == Promise::Synced {
+        // RocksDB refuses to write without a log when logs are recycled, and only syncs gain by it.
+        options.set_recycle_log_file_num(LOG_FILES_RECYCLED);
+    }
     options.set_write_buffer_size(if profile.keep_log {
         MEMTABLE_BYTES_UNBOUNDED
     } else if profile.direct {
