@@ -57,7 +57,10 @@ impl Actor for Commit {
     }
 
     fn end_batch(&mut self, now: Nanos, outbox: &mut Outbox) {
-        if self.shared.status.is_poisoned() {
+        if let Some(cause) = self.shared.status.cause() {
+            if self.in_flight.is_none() {
+                self.abandon_pending(&Error::OutcomeUnknown { cause }, outbox);
+            }
             self.refuse_all(outbox);
             return;
         }
