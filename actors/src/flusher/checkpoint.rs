@@ -21,6 +21,8 @@ use crate::ticket::{Outcome, Reply, Resolution};
 
 /// Bytes of the checkpoint image written at a time.
 const IMAGE_CHUNK_BYTES: usize = 1 << 20;
+/// How long after a failed checkpoint none is begun that nobody asks for: a full disk stays full for a while.
+const RETRY_NANOS: Nanos = 1_000_000_000;
 /// Most image chunks that are under way.
 const IMAGE_CHUNKS_MAX: usize = 4;
 
@@ -91,12 +93,14 @@ impl Flusher {
     /// Goes on with the checkpoint, or begins one that is wanted.
     pub(super) fn run_checkpoint(&mut self, now: Nanos, outbox: &mut Outbox) {
         if self.checkpoint.stage == Stage::Idle {
-            self.begin_checkpoint(outbox);
+            self.begin_checkpoint(now, outbox);
         }
         loop {
             let stage = self.checkpoint.stage;
-            if self.checkpoint.failure.is_some() && self.is_quiet() {
-                self.end_checkpoint(now, outbox);
+            if self.checkpoint.failure.is_some() {
+                if self.is_quiet() {
+                    self.end_checkpoint(now, outbox);
+                }
                 return;
             }
             match stage {
@@ -105,7 +109,7 @@ impl Flusher {
                 Stage::Image => self.write_image(outbox),
                 _ => return,
             }
-            if self.checkpoint.stage == stage {
+            if self.checkpoint.stage == stage && self.checkpoint.failure.is_none() {
                 return;
             }
             if self.checkpoint.stage == Stage::DataSync {
@@ -126,8 +130,11 @@ impl Flusher {
         self.checkpoint.stage == Stage::Walking
     }
 
-    fn begin_checkpoint(&mut self, outbox: &mut Outbox) {
-        let dirty = self.dirty_pages >= self.shared.settings.dirty_pages_max as u64;
+    fn begin_checkpoint(&mut self, now: Nanos, outbox: &mut Outbox) {
+        // Pages that only snapshots reach stay changed: without news another checkpoint gains nothing.
+        let dirty = self.dirty_pages >= self.shared.settings.dirty_pages_max as u64
+            && self.newest.seq > self.durable.seq
+            && now >= self.retry_at;
         let closing = self.close_wanted;
         if !self.live || (!self.checkpoint_wanted && !dirty && !closing) {
             return;
@@ -359,7 +366,7 @@ impl Flusher {
             Ok(known) => {
                 self.checkpoint.log_known = Some(known);
                 let Some(image) = self.checkpoint.image.as_ref().and_then(ImageEncoder::summary) else { return };
-                self.checkpoint.next = Some(Superblock {
+                let next = Superblock {
                     write_number: self.superblock.write_number + 1,
                     checkpoint_seq: version.seq,
                     log_start: version.position,
@@ -375,7 +382,14 @@ impl Flusher {
                     image_bytes: image.bytes,
                     image_crc: image.crc,
                     ..self.superblock.clone()
-                });
+                };
+                // What contradicts itself could not be opened again.
+                if let Err(defect) = next.validate() {
+                    self.fail(Error::io("making a superblock", std::io::Error::other(defect)));
+                    self.checkpoint.stage = Stage::Writing;
+                    return;
+                }
+                self.checkpoint.next = Some(next);
                 self.write_slot(Slot::A, outbox);
             }
         }
@@ -423,6 +437,7 @@ impl Flusher {
                     self.free(checkpoint.image_extents);
                 }
                 let error = failure.unwrap_or(Error::Closed);
+                self.retry_at = now.saturating_add(RETRY_NANOS);
                 outbox.commit.push(CommitMessage::CheckpointFailed { cause: error.clone() });
                 Err(error)
             }

@@ -140,6 +140,7 @@ impl Flusher {
 
     /// Serves those who wait for ids, and grows the file before they run out.
     pub(super) fn serve_ids(&mut self, outbox: &mut Outbox) {
+        let mut told = false;
         while let Some(wants) = self.wants_ids.pop_front() {
             let pages = match &wants {
                 WantsIds::Shard { pages, .. } | WantsIds::Client { pages, .. } => *pages,
@@ -153,8 +154,13 @@ impl Flusher {
             if extents.is_empty() && self.growth_failure.is_none() {
                 self.wants_ids.push_front(wants);
                 self.grow(u64::from(pages), outbox);
-                return;
+                if self.growing {
+                    return;
+                }
+                // In memory there is room now; or there never will be.
+                continue;
             }
+            told |= extents.is_empty();
             let shortage = if extents.is_empty() { self.growth_failure.clone() } else { None };
             match wants {
                 WantsIds::Shard { shard, .. } => {
@@ -171,7 +177,10 @@ impl Flusher {
                 }
             }
         }
-        if self.space.available_pages() < IDS_AHEAD.min(u64::from(self.space.file_pages()) / 8) {
+        if told {
+            // Those who come next deserve a new attempt: the disk may have room again.
+            self.growth_failure = None;
+        } else if self.space.available_pages() < IDS_AHEAD.min(u64::from(self.space.file_pages()) / 8) {
             self.grow(0, outbox);
         } else {
             // There is room again: a later shortage deserves a new attempt.

@@ -10,6 +10,7 @@ use treering_engine::{Extent, PageId, Seq, ShardId};
 
 use super::checkpoint::Checkpoint;
 use super::page_set::PageSet;
+use crate::actor::Nanos;
 use crate::error::{Error, Result};
 use crate::shared::{Shared, Version};
 use crate::ticket::Reply;
@@ -69,6 +70,8 @@ pub(crate) struct Flusher {
     /// Who waits for the checkpoint that has not begun yet.
     pub(super) checkpoint_replies: Vec<Reply>,
     pub(super) checkpoint_wanted: bool,
+    /// After a failure: from when on a checkpoint that nobody asked for may be tried again.
+    pub(super) retry_at: Nanos,
     pub(super) close_wanted: bool,
     pub(super) next_token: u64,
 }
@@ -110,6 +113,7 @@ impl Flusher {
             checkpoint: Checkpoint::idle(),
             checkpoint_replies: Vec::new(),
             checkpoint_wanted: false,
+            retry_at: 0,
             close_wanted: false,
             next_token: 0,
         }
