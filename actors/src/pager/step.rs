@@ -43,7 +43,9 @@ impl Actor for Pager {
             outbox.operations.push(operation);
         }
         let memory = &self.shared.memory;
-        let low = memory.available_frames(Class::Worker) < crate::flusher::frames_low(memory.frames());
+        // In memory nothing can be evicted, however low it is.
+        let low = !self.shared.settings.in_memory
+            && memory.available_frames(Class::Worker) < crate::flusher::frames_low(memory.frames());
         if (low || !self.starved.is_empty()) && !self.pressure_sent {
             self.pressure_sent = true;
             outbox.flusher.push(FlusherMessage::Pressure { shard: None });
@@ -81,20 +83,14 @@ impl Pager {
         }
         if self.shared.memory.state(reference.id) != Residency::Absent {
             // The flusher is between claiming the frame and forgetting the page: next round.
-            self.starved.push_back((reference, waiter));
-            return;
+            return self.starve(reference, waiter);
         }
         let Some(frame) = self.shared.memory.allocate(Class::Reader) else {
-            if matches!(waiter, Waiter::Nobody) {
-                return;
-            }
-            self.starved.push_back((reference, waiter));
-            return;
+            return self.starve(reference, waiter);
         };
         if !self.shared.memory.insert_loading(reference.id, frame) {
             self.shared.memory.release_now(frame);
-            self.starved.push_back((reference, waiter));
-            return;
+            return self.starve(reference, waiter);
         }
         self.shared.counters.add(Counter::Misses, 1);
         self.reading.insert(reference.id, Reading { reference, frame, waiters: vec![waiter] });
@@ -106,6 +102,14 @@ impl Pager {
             buffer: self.frame_buffer(frame),
         };
         self.queued_reads.push_back((operation, Purpose::Read(reference.id)));
+    }
+
+    /// Tries the fetch again later. Not for read-ahead: its page may be dead by then, and its id somebody else's, since
+    /// nobody who waits keeps the version alive.
+    fn starve(&mut self, reference: PageRef, waiter: Waiter) {
+        if !matches!(waiter, Waiter::Nobody) {
+            self.starved.push_back((reference, waiter));
+        }
     }
 
     fn write_page(&mut self, id: PageId, frame: FrameId) {
