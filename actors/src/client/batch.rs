@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use treering_engine::TreeId;
+
 use super::db::Inner;
 use super::tree::Tree;
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shard::{Action, Request, ValueKind, Write, WriteChange};
-use crate::ticket::ticket;
+use crate::ticket::{Ticket, ticket};
 
 /// Writes that are applied together or not at all, at every snapshot and after every crash.
 ///
@@ -74,28 +76,37 @@ impl Batch {
         self.writes.is_empty()
     }
 
+    /// Sends all writes as one request. `wait`: the caller is going to wait for it at once.
+    pub(super) fn send(mut self, wait: bool) -> Result<Ticket<()>> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        self.inner.runtime.shared.status.check_write()?;
+        let mut owner = None;
+        for write in &self.writes {
+            let shard = self.inner.owner(write.tree, write.change.key())?;
+            if *owner.get_or_insert(shard) != shard {
+                return Err(Error::CrossShard);
+            }
+        }
+        let tree = self.writes.first().map_or(TreeId(0), |first| first.tree);
+        let shard = owner.unwrap_or_default();
+        let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
+        let action = Action::Batch { writes: std::mem::take(&mut self.writes) };
+        self.inner.runtime.send(shard, Request { tree, action, durability: self.durability, reply }, wait);
+        Ok(ticket)
+    }
+
     /// Applies all writes, or none.
     ///
     /// # Errors
     /// The first bad argument of the batch, [`Error::TransactionTooLarge`], [`Error::CrossShard`], and as
     /// [`Tree::put`].
-    pub fn commit(mut self) -> Result<()> {
-        if let Some(error) = self.failure.take() {
-            return Err(error);
+    pub fn commit(self) -> Result<()> {
+        if self.failure.is_none() && self.writes.is_empty() {
+            return Ok(());
         }
-        let Some(first) = self.writes.first() else { return Ok(()) };
-        self.inner.runtime.shared.status.check_write()?;
-        let shard = self.inner.owner(first.tree, first.change.key())?;
-        for write in &self.writes {
-            if self.inner.owner(write.tree, write.change.key())? != shard {
-                return Err(Error::CrossShard);
-            }
-        }
-        let tree = first.tree;
-        let (reply, ticket) = ticket(&self.inner.runtime, Some(shard), |_| ());
-        let action = Action::Batch { writes: std::mem::take(&mut self.writes) };
-        self.inner.runtime.send(shard, Request { tree, action, durability: self.durability, reply }, true);
-        ticket.wait()
+        self.send(true)?.wait()
     }
 }
 

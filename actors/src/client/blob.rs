@@ -107,6 +107,12 @@ impl Inner {
         Ok(descriptor.encode())
     }
 
+    /// Gives back the extents of a blob that no request names.
+    pub(super) fn release_blob(&self, descriptor: &[u8]) {
+        let extents = blob_extents(descriptor).map(|retired| retired.extent).collect();
+        self.runtime.send_flusher(FlusherMessage::Release { extents });
+    }
+
     fn write_extents(&self, value: &[u8], extents: &[Extent]) -> Result<()> {
         let page_bytes = self.runtime.shared.settings.page_bytes;
         let mut rest = value;

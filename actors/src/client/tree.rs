@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use treering_engine::TreeId;
 
+use super::batch::Batch;
 use super::db::Inner;
 use super::range::Range;
 use super::read::tree_of;
 use crate::error::Result;
 use crate::options::Durability;
-use crate::shard::{Action, Condition, Request, Write, WriteChange};
+use crate::shard::{Action, Condition};
 use crate::shared::with_guard;
-use crate::ticket::{Outcome, Ticket, ticket};
+use crate::ticket::{Outcome, Ticket};
 use crate::value::Value;
 
 /// A handle to one tree: an ordered map from keys to values. Cheap to clone, usable from any thread.
@@ -299,18 +300,11 @@ impl Tree {
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Ticket<()>> {
         self.inner.runtime.shared.status.check_write()?;
-        let mut writes = Vec::new();
+        let mut batch = Batch::new(Arc::clone(&self.inner));
         for (key, value) in pairs {
-            self.inner.check_key(key.as_ref())?;
-            let (pair, kind) = self.inner.pack(key.as_ref(), value.as_ref())?;
-            writes.push(Write { tree: self.id, change: WriteChange::Put(pair, kind) });
+            batch.put(self, key, value);
         }
-        let shard = self.inner.owner(self.id, &[])?;
-        let (reply, ticket) = ticket(&self.inner.runtime, None, |_| ());
-        let action = Action::Batch { writes };
-        let request = Request { tree: self.id, action, durability: self.durability, reply };
-        self.inner.runtime.send(shard, request, false);
-        Ok(ticket)
+        batch.durability(self.durability).send(false)
     }
 }
 

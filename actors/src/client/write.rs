@@ -68,8 +68,12 @@ impl Inner {
         wait: bool,
         narrow: fn(Outcome) -> T,
     ) -> Result<Ticket<T>> {
-        self.runtime.shared.status.check_write()?;
-        let shard = self.owner(tree, key)?;
+        let shard = self.runtime.shared.status.check_write().and_then(|()| self.owner(tree, key));
+        let shard = shard.inspect_err(|_| {
+            if let Some(descriptor) = action.blob() {
+                self.release_blob(descriptor);
+            }
+        })?;
         // Who pipelines leaves the work to the shard's own thread, and goes on sending on another core.
         let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
         self.runtime.send(shard, Request { tree, action, durability, reply }, wait);

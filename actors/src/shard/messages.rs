@@ -66,6 +66,17 @@ pub(crate) enum Action {
     DropTree,
 }
 
+impl Action {
+    /// The descriptor of the blob that comes with the request, if one does. (Batches say it of each write.)
+    pub fn blob(&self) -> Option<&[u8]> {
+        match self {
+            Action::Put { pair, kind: ValueKind::Blob, .. } => Some(pair.value()),
+            Action::Swap { new: Stored::Blob(descriptor), .. } => Some(descriptor),
+            _ => None,
+        }
+    }
+}
+
 /// How a value is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ValueKind {

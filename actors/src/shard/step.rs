@@ -243,8 +243,8 @@ impl Shard {
     pub(super) fn refuse(&mut self, request: Request, held: Vec<treering_engine::memory::FrameId>, error: Error) {
         self.finish(&request, held);
         self.open.operations += 1;
-        if let Action::Put { pair, kind: super::ValueKind::Blob, .. } = &request.action {
-            let extents = crate::client::blob_extents(pair.value()).map(|retired| retired.extent);
+        if let Some(descriptor) = request.action.blob() {
+            let extents = crate::client::blob_extents(descriptor).map(|retired| retired.extent);
             self.open.extents_unused.extend(extents);
         }
         self.open.resolutions.push(Resolution { reply: request.reply, result: Err(error) });
@@ -332,6 +332,9 @@ impl Shard {
             }
             self.supply.ids.push(id);
         }
+        // A large batch had many: the others need them, too.
+        let kept = self.supply.frames.len().min(FRAMES_TAKEN);
+        self.supply.frames.drain(kept..).for_each(|frame| self.shared.memory.release_now(frame));
         self.open.pages.retired.clear();
         self.open.pages.retires_blobs = false;
         self.open.records.clear();
