@@ -146,6 +146,10 @@ impl Shard {
                 warmed = self.warm(guard);
             }
             warmed -= 1;
+            // One step takes more requests than may be parked. (Bad run: all of them miss, and hold all frames.)
+            if self.parked.count >= self.shared.settings.parked_max {
+                return;
+            }
             let Some(request) = self.incoming.pop_front() else { break };
             if request.key().is_some() {
                 self.run_single(ReadyRequest { request, held: Vec::new() }, false, guard, outbox);
