@@ -67,6 +67,11 @@ impl Progress {
         ));
     }
 
+    /// Says something on standard error, terminal or not, and leaves the bar as it is.
+    pub(crate) fn say(&self, what: &str) {
+        self.bar.suspend(|| eprintln!("loadgen: {what}"));
+    }
+
     /// The bar goes away.
     pub fn end_run(&self) {
         self.bar.finish_and_clear();

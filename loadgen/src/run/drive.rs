@@ -18,6 +18,9 @@ const TICK: Duration = Duration::from_millis(250);
 /// Time between flush points of verified buffered runs.
 const FLUSH_POINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// An answer that comes later than this after the end is worth a word while it is waited for.
+const OVERDUE_AFTER: Duration = Duration::from_secs(10);
+
 /// Lets all threads work until the time is over, the operations are done, or the end is asked for. Returns how long
 /// that took, and what was counted.
 pub(crate) fn drive<T: Target>(
@@ -60,6 +63,7 @@ pub(crate) fn drive<T: Target>(
         let flusher = flushes.then(|| scope.spawn(|| flush_points(context, start, finished)));
 
         let mut next_tick = start + TICK;
+        let mut is_overdue = false;
         while !workers.iter().all(|worker| worker.is_finished()) {
             let now = Instant::now();
             if now < next_tick {
@@ -68,6 +72,13 @@ pub(crate) fn drive<T: Target>(
                 continue;
             }
             next_tick += TICK;
+            if !is_overdue && now > load.end + OVERDUE_AFTER {
+                is_overdue = true;
+                let waiting = workers.iter().filter(|worker| !worker.is_finished()).count();
+                context.progress.say(&format!(
+                    "{waiting} threads still wait for an answer, long after the end"
+                ));
+            }
             let point = totals.gather(context.samples, now - start);
             context
                 .progress
