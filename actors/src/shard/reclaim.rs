@@ -97,6 +97,7 @@ impl Shard {
     pub(super) fn can_reclaim(&self) -> bool {
         self.exclusive.is_none()
             && self.starved == Starved::No
+            && !self.shared.status.is_poisoned()
             && self.unpublished < UNPUBLISHED_MAX
             && self.reclaiming.front().is_some_and(|reclaim| reclaim.waits_for.is_none())
     }

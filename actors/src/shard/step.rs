@@ -116,6 +116,9 @@ impl Shard {
 
     /// Runs requests until there are none, one must wait for all others, or the open batch is full.
     fn run(&mut self, guard: &Guard, outbox: &mut Outbox) {
+        if let Some(cause) = self.shared.status.cause() {
+            return self.refuse_waiting(&Error::Poisoned { cause });
+        }
         self.forget_reclaimed(guard);
         if self.open.is_empty() {
             self.open.pages.born = self.shared.current.load(guard).seq.next();
@@ -239,6 +242,23 @@ impl Shard {
                 self.open.sync |= request.durability == Durability::Sync;
                 self.finish(&request, held);
                 self.open.resolutions.push(Resolution { reply: request.reply, result });
+            }
+        }
+    }
+
+    /// The database is poisoned: nothing is applied any more, since nobody takes back the pages of refused batches.
+    fn refuse_waiting(&mut self, error: &Error) {
+        self.starved = Starved::No;
+        self.abort_exclusive(error);
+        loop {
+            // One that is refused may make the next for its key ready.
+            if let Some(ready) = self.ready.pop_front() {
+                self.parked.count -= 1;
+                self.refuse(ready.request, ready.held, error.clone());
+            } else if let Some(request) = self.incoming.pop_front() {
+                self.refuse(request, Vec::new(), error.clone());
+            } else {
+                return;
             }
         }
     }
