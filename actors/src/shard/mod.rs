@@ -53,5 +53,5 @@ pub(crate) fn parked_max(frames: usize, shards: usize) -> usize {
 /// Ids asked for at a time, and the level below which more are asked for.
 const CHUNK_IDS: usize = 1024;
 const CHUNK_IDS_LOW: usize = 512;
-/// Frames taken from the pool at a time.
+/// Most frames taken from the pool at a time.
 const FRAMES_TAKEN: usize = 64;

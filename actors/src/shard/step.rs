@@ -274,13 +274,18 @@ impl Shard {
         self.open.resolutions.push(Resolution { reply: request.reply, result: Err(error) });
     }
 
+    /// Frames taken from the pool at a time: few where many shards share a small cache, or they would hoard all of it.
+    fn frames_taken(&self) -> usize {
+        FRAMES_TAKEN.min(self.shared.memory.frames() / 16 / self.shared.settings.shards)
+    }
+
     /// Makes sure of ids and frames for `nodes` creations; asks the flusher where they run out.
     pub(super) fn supply_for(&mut self, nodes: usize, outbox: &mut Outbox) -> bool {
         if self.supply.covers(nodes) {
             return true;
         }
         if self.supply.frames.len() < nodes {
-            let wanted = FRAMES_TAKEN.max(nodes) - self.supply.frames.len();
+            let wanted = self.frames_taken().max(nodes) - self.supply.frames.len();
             self.shared.memory.allocate_many(Class::Worker, wanted, &mut self.supply.frames);
         }
         if self.supply.covers(nodes) {
@@ -357,7 +362,7 @@ impl Shard {
             self.supply.ids.push(id);
         }
         // A large batch had many: the others need them, too.
-        let kept = self.supply.frames.len().min(FRAMES_TAKEN);
+        let kept = self.supply.frames.len().min(self.frames_taken());
         self.supply.frames.drain(kept..).for_each(|frame| self.shared.memory.release_now(frame));
         self.open.pages.retired.clear();
         self.open.pages.retires_blobs = false;
