@@ -10,6 +10,7 @@
 //! | `cursor` | ordered scans in both directions |
 //! | `bulk` | a tree from ascending entries, bottom up |
 //! | `check` | everything that must hold, looked at |
+//! | `diff` | what differs between two versions |
 //! | `write` | one write: descend, look, decide, change |
 //! | `path` | the nodes that a write goes through |
 //! | `restructure` | leaves: splits, merges, evening out |
@@ -27,6 +28,7 @@ mod ascend;
 mod bulk;
 mod check;
 mod cursor;
+mod diff;
 mod inner_sequence;
 mod leaf_sequence;
 mod path;
@@ -46,6 +48,7 @@ mod write;
 pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check};
 pub use cursor::Cursor;
+pub use diff::{Diff, Difference};
 pub use read::{get, get_many, warm};
 pub use store::{Located, Miss, NodeStore, ReadNodes};
 pub use write::{delete, modify, put};

@@ -3,7 +3,7 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::test_store::TestStore;
-use super::{BulkBuilder, Cursor, Miss, Root, Summary, check, delete, get_many, put, warm};
+use super::{BulkBuilder, Cursor, Diff, Miss, Root, Summary, check, delete, get_many, put, warm};
 use crate::ids::PageRef;
 use crate::page::ValueRef;
 
@@ -150,6 +150,40 @@ fn a_full_leaf_before_an_ascending_run_is_not_copied() {
     }
     // The new leaf and the new root.
     assert_eq!(copied, 2);
+}
+
+#[test]
+fn comparing_versions_reads_what_changed_only() {
+    let (mut store, mut root) = filled(20_000, random_key);
+    store.freeze();
+    let old = root;
+    for number in 0..10 {
+        put(
+            &mut store,
+            &mut root,
+            &random_key(number * 1999),
+            ValueRef::Inline(b"changed"),
+        )
+        .expect("resident");
+    }
+    store.lookups.set(0);
+    let mut changed = 0;
+    let mut diff = Diff::new(old, root);
+    while diff
+        .next_run(&store, |difference| {
+            assert_eq!(difference.new, Some(ValueRef::Inline(b"changed")));
+            assert_eq!(difference.old, Some(ValueRef::Inline(&[b'v'; VALUE_BYTES])));
+            changed += 1;
+            ControlFlow::Continue(())
+        })
+        .expect("resident")
+    {}
+    assert_eq!(changed, 10);
+    let summary = summary(&store, &root);
+    assert!(summary.leaves > 900, "{summary:?}");
+    // Some lookups for every entry of ten pairs of leaves, and two for every child of few inner nodes.
+    let lookups = store.lookups.get();
+    assert!(lookups < 10 * 2 * 25 * 4 + 2 * 1200, "{lookups}");
 }
 
 #[test]

@@ -30,6 +30,8 @@ pub(super) struct TestStore {
     pub(super) retired_blobs: Vec<Vec<u8>>,
     /// Nodes created since the count was last taken.
     pub(super) created: usize,
+    /// Lookups since the count was last taken.
+    pub(super) lookups: Cell<usize>,
     /// One lookup in so many misses; 0: none does.
     pub(super) miss_one_in: u64,
     random: Cell<u64>,
@@ -49,6 +51,7 @@ impl TestStore {
             retired: BTreeSet::new(),
             retired_blobs: Vec::new(),
             created: 0,
+            lookups: Cell::new(0),
             miss_one_in: 0,
             random: Cell::new(0x9E37_79B9_7F4A_7C15),
         }
@@ -191,6 +194,7 @@ impl NodeStore for TestStore {
     }
 
     fn locate(&self, reference: PageRef) -> Result<Located, Miss> {
+        self.lookups.set(self.lookups.get() + 1);
         if self.misses() {
             return Err(Miss(reference));
         }

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 
 use super::test_store::TestStore;
 use super::{
-    BulkBuilder, Change, Cursor, Decision, Miss, NotAscending, Root, delete, get, get_many, modify, put,
-    reserve_for,
+    BulkBuilder, Change, Cursor, Decision, Diff, Miss, NotAscending, Root, delete, get, get_many, modify,
+    put, reserve_for,
 };
 use crate::page::{ValueRef, max_inline_value_bytes, max_key_bytes};
 
@@ -222,8 +222,13 @@ impl Harness {
         self.freeze();
         assert_eq!(self.store.retired_blobs.len(), self.blobs_gone);
         let tip = (self.root, self.model.clone());
-        for (root, model) in self.snapshots.iter().chain([&tip]) {
-            assert_reads(&self.store, root, model);
+        let empty = (Root::default(), Model::new());
+        let mut before = &empty;
+        for version in self.snapshots.iter().chain([&tip]) {
+            assert_reads(&self.store, &version.0, &version.1);
+            assert_diff(&self.store, before, version);
+            assert_diff(&self.store, version, before);
+            before = version;
         }
     }
 }
@@ -266,6 +271,36 @@ fn assert_reads(store: &TestStore, root: &Root, model: &Model) {
     );
     backwards.reverse();
     assert_eq!(backwards, all);
+}
+
+fn assert_diff(store: &TestStore, old: &(Root, Model), new: &(Root, Model)) {
+    let mut expected = BTreeMap::new();
+    for (key, value) in &old.1 {
+        expected.insert(key.clone(), (Some(value.clone()), None));
+    }
+    for (key, value) in &new.1 {
+        expected.entry(key.clone()).or_insert((None, None)).1 = Some(value.clone());
+    }
+    expected.retain(|_, (old, new)| old != new);
+    let value = |value: Option<ValueRef<'_>>| {
+        value.map(|value| (matches!(value, ValueRef::Blob(_)), value.bytes().to_vec()))
+    };
+    let mut found = Vec::new();
+    let mut diff = Diff::new(old.0, new.0);
+    while retried(|| {
+        diff.next_run(store, |difference| {
+            found.push((
+                difference.key.to_vec(),
+                (value(difference.old), value(difference.new)),
+            ));
+            if found.len() % 7 == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+    }) {}
+    assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
 }
 
 /// Everything that a cursor hands out, if it is interrupted after every `run_max` entries.

@@ -1,0 +1,280 @@
+//! What differs between two versions of a tree.
+//!
+//! Versions share the nodes that no write between them touched: equal references mean equal content. So two places walk
+//! through the two trees side by side, in key order, and skip a subtree, unread, when both stand before the same one.
+//! The work is proportional to what changed, not to what there is.
+//!
+//! | both places | what happens |
+//! |---|---|
+//! | stand before the same node | both skip it |
+//! | stand before different nodes | the higher one is entered, so that they come to stand before nodes of one level |
+//! | one at an entry, one before a node | the entry differs if its key is below all of the node's; else the node is entered |
+//! | at entries | the lower key differs; equal keys differ if their values do |
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+
+use super::{Miss, ReadNodes, Root};
+use crate::ids::PageRef;
+use crate::page::ValueRef;
+use crate::page::inner::Inner;
+use crate::page::leaf::Leaf;
+
+/// A key whose values in two versions differ. At least one of them is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Difference<'d> {
+    /// The key.
+    pub key: &'d [u8],
+    /// Its value in the old version.
+    pub old: Option<ValueRef<'d>>,
+    /// Its value in the new version.
+    pub new: Option<ValueRef<'d>>,
+}
+
+/// A comparison of two versions of one tree, under way. Like a cursor, it keeps references only, and borrows no store
+/// between two steps.
+#[derive(Clone, Debug)]
+pub struct Diff {
+    old: Place,
+    new: Place,
+}
+
+/// A place in one of the trees.
+#[derive(Clone, Debug)]
+struct Place {
+    root: Root,
+    /// Inner nodes from the root downwards.
+    path: Vec<Level>,
+    at: At,
+    /// The key of the entry, if this is at one.
+    key: Vec<u8>,
+}
+
+#[derive(Clone, Debug)]
+struct Level {
+    reference: PageRef,
+    index: usize,
+    count: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum At {
+    /// Before a child of the path's last node; which one has to be looked up.
+    Child,
+    Node(PageRef),
+    Entry {
+        leaf: PageRef,
+        slot: usize,
+        count: usize,
+    },
+    End,
+}
+
+/// Steps that one call takes at most: readers are pinned meanwhile.
+const STEPS_MAX: usize = 256;
+
+impl Diff {
+    /// Will compare two versions of a tree.
+    #[must_use]
+    pub fn new(old: Root, new: Root) -> Diff {
+        Diff {
+            old: Place::start(old),
+            new: Place::start(new),
+        }
+    }
+
+    /// Hands out some differences, in key order, until `visit` breaks (the difference it breaks at counts as seen) or
+    /// enough has been looked at for one pin. Returns whether there may be more.
+    ///
+    /// # Errors
+    ///
+    /// A node that isn't in memory. What was handed out before counts as seen; go on when the node has come.
+    pub fn next_run<S: ReadNodes>(
+        &mut self,
+        store: &S,
+        mut visit: impl FnMut(Difference<'_>) -> ControlFlow<()>,
+    ) -> Result<bool, Miss> {
+        for _ in 0..STEPS_MAX {
+            self.old.look(store)?;
+            self.new.look(store)?;
+            if (self.old.at, self.new.at) == (At::End, At::End) {
+                return Ok(false);
+            }
+            if self.step(store, &mut visit)?.is_break() {
+                return Ok(true);
+            }
+        }
+        Ok(true)
+    }
+
+    fn step<S: ReadNodes>(
+        &mut self,
+        store: &S,
+        visit: &mut impl FnMut(Difference<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, Miss> {
+        let (old, new) = (&mut self.old, &mut self.new);
+        if let (Some(before_old), Some(before_new)) = (old.stands_before(), new.stands_before())
+            && before_old == before_new
+        {
+            old.skip();
+            new.skip();
+            return Ok(ControlFlow::Continue(()));
+        }
+        let order = match (old.at, new.at) {
+            (At::Node(_), At::Node(_)) => {
+                let higher = if old.level() >= new.level() { old } else { new };
+                higher.enter(store)?;
+                return Ok(ControlFlow::Continue(()));
+            }
+            (At::Entry { .. }, At::Node(_)) if new.is_above(store, &old.key)? => Ordering::Less,
+            (At::Node(_), At::Entry { .. }) if old.is_above(store, &new.key)? => Ordering::Greater,
+            (At::Node(_), _) => {
+                old.enter(store)?;
+                return Ok(ControlFlow::Continue(()));
+            }
+            (_, At::Node(_)) => {
+                new.enter(store)?;
+                return Ok(ControlFlow::Continue(()));
+            }
+            (_, At::End) => Ordering::Less,
+            (At::End, _) => Ordering::Greater,
+            _ => old.key.cmp(&new.key),
+        };
+        let old_value = if order.is_le() { old.value(store)? } else { None };
+        let new_value = if order.is_ge() { new.value(store)? } else { None };
+        let key = if order.is_le() { &old.key } else { &new.key };
+        let flow = if old_value == new_value {
+            ControlFlow::Continue(())
+        } else {
+            visit(Difference {
+                key,
+                old: old_value,
+                new: new_value,
+            })
+        };
+        if order.is_le() {
+            old.pass_entry();
+        }
+        if order.is_ge() {
+            new.pass_entry();
+        }
+        Ok(flow)
+    }
+}
+
+impl Place {
+    fn start(root: Root) -> Place {
+        let at = if root.reference.is_none() {
+            At::End
+        } else {
+            At::Node(root.reference)
+        };
+        Place {
+            root,
+            path: Vec::with_capacity(usize::from(root.height)),
+            at,
+            key: Vec::new(),
+        }
+    }
+
+    /// Height of the node that this is before, 0 for a leaf.
+    fn level(&self) -> usize {
+        usize::from(self.root.height) - 1 - self.path.len()
+    }
+
+    /// The node of which everything is still to come.
+    fn stands_before(&self) -> Option<PageRef> {
+        match self.at {
+            At::Node(reference)
+            | At::Entry {
+                leaf: reference,
+                slot: 0,
+                ..
+            } => Some(reference),
+            _ => None,
+        }
+    }
+
+    /// Finds out what this is at: which child, or which key.
+    fn look<S: ReadNodes>(&mut self, store: &S) -> Result<(), Miss> {
+        match (self.at, self.path.last()) {
+            (At::Child, Some(parent)) => {
+                let inner = Inner::new(store.node(parent.reference)?);
+                self.at = At::Node(inner.child(parent.index));
+            }
+            (At::Entry { leaf, slot, .. }, _) if self.key.is_empty() => {
+                Leaf::new(store.node(leaf)?).key(slot).copy_to(&mut self.key);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Goes from before a node to before its first child, or to its first entry.
+    fn enter<S: ReadNodes>(&mut self, store: &S) -> Result<(), Miss> {
+        let At::Node(reference) = self.at else {
+            return Ok(());
+        };
+        let page = store.node(reference)?;
+        if self.level() == 0 {
+            self.at = At::Entry {
+                leaf: reference,
+                slot: 0,
+                count: Leaf::new(page).count,
+            };
+            self.key.clear();
+        } else {
+            let inner = Inner::new(page);
+            self.path.push(Level {
+                reference,
+                index: 0,
+                count: inner.count,
+            });
+            self.at = At::Node(inner.child(0));
+        }
+        Ok(())
+    }
+
+    /// Whether all keys of the node that this is before are above a key, as far as separators tell.
+    fn is_above<S: ReadNodes>(&self, store: &S, key: &[u8]) -> Result<bool, Miss> {
+        let Some(level) = self.path.iter().rev().find(|level| level.index > 0) else {
+            return Ok(false);
+        };
+        let mut separator = Vec::new();
+        Inner::new(store.node(level.reference)?)
+            .separator(level.index)
+            .copy_to(&mut separator);
+        Ok(key < separator.as_slice())
+    }
+
+    fn value<'s, S: ReadNodes>(&self, store: &'s S) -> Result<Option<ValueRef<'s>>, Miss> {
+        match self.at {
+            At::Entry { leaf, slot, .. } => Ok(Some(Leaf::new(store.node(leaf)?).value(slot))),
+            _ => Ok(None),
+        }
+    }
+
+    fn pass_entry(&mut self) {
+        match &mut self.at {
+            At::Entry { slot, count, .. } if *slot + 1 < *count => {
+                *slot += 1;
+                self.key.clear();
+            }
+            _ => self.skip(),
+        }
+    }
+
+    /// Goes behind the node that this stands before or is in.
+    fn skip(&mut self) {
+        self.key.clear();
+        while let Some(level) = self.path.last_mut() {
+            if level.index + 1 < level.count {
+                level.index += 1;
+                self.at = At::Child;
+                return;
+            }
+            self.path.pop();
+        }
+        self.at = At::End;
+    }
+}
