@@ -60,18 +60,3 @@ pub(crate) struct Outbox {
     /// Slow work on files (growing, preparing segments); only the flusher leaves any.
     pub file_tasks: Vec<FileTask>,
 }
-
-impl Outbox {
-    /// Whether nothing is left to carry out.
-    pub fn is_empty(&self) -> bool {
-        self.shards.is_empty()
-            && self.commit.is_empty()
-            && self.pager.is_empty()
-            && self.flusher.is_empty()
-            && self.resolutions.is_empty()
-            && self.fetched.is_empty()
-            && self.operations.is_empty()
-            && self.log_tasks.is_empty()
-            && self.file_tasks.is_empty()
-    }
-}

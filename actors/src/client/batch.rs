@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use treering_engine::TreeId;
+use treering_engine::log::RecordWriter;
+use treering_engine::{ShardId, TreeId};
 
+use super::blobs_in;
 use super::db::Inner;
 use super::tree::Tree;
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::shard::{Action, Request, ValueKind, Write, WriteChange};
+use crate::shard::{Action, Request, ValueKind};
 use crate::ticket::{Ticket, ticket};
 
 /// Writes that are applied together or not at all, at every snapshot and after every crash.
@@ -18,7 +20,11 @@ use crate::ticket::{Ticket, ticket};
 #[must_use = "a batch does nothing before it is committed"]
 pub struct Batch {
     inner: Arc<Inner>,
-    writes: Vec<Write>,
+    /// The writes, encoded as the log will hold them.
+    records: Vec<u8>,
+    writes: usize,
+    /// Who owns the keys; known from the first write on.
+    owner: Option<(TreeId, ShardId)>,
     /// The first bad argument: told by `commit`.
     failure: Option<Error>,
     durability: Durability,
@@ -27,35 +33,47 @@ pub struct Batch {
 impl Batch {
     pub(super) fn new(inner: Arc<Inner>) -> Batch {
         let durability = inner.runtime.shared.settings.durability;
-        Batch { inner, writes: Vec::new(), failure: None, durability }
+        Batch { inner, records: Vec::new(), writes: 0, owner: None, failure: None, durability }
     }
 
     /// Adds a write. Later writes of the same key win.
     pub fn put(&mut self, tree: &Tree, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Batch {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        if self.failure.is_none() {
-            match self.inner.check_key(key).and_then(|()| self.inner.pack(key, value)) {
-                Ok((pair, kind)) => {
-                    self.writes.push(Write { tree: tree.id, change: WriteChange::Put(pair, kind) });
-                }
-                Err(error) => self.failure = Some(error),
-            }
-        }
-        self
+        self.add(tree, key.as_ref(), Some(value.as_ref()))
     }
 
     /// Adds a removal.
     pub fn delete(&mut self, tree: &Tree, key: impl AsRef<[u8]>) -> &mut Batch {
-        let key = key.as_ref();
-        if self.failure.is_none() {
-            match self.inner.check_key(key) {
-                Ok(()) => {
-                    self.writes.push(Write { tree: tree.id, change: WriteChange::Delete(key.into()) });
-                }
-                Err(error) => self.failure = Some(error),
-            }
+        self.add(tree, key.as_ref(), None)
+    }
+
+    fn add(&mut self, tree: &Tree, key: &[u8], value: Option<&[u8]>) -> &mut Batch {
+        if self.failure.is_none()
+            && let Err(error) = self.try_add(tree, key, value)
+        {
+            self.failure = Some(error);
         }
         self
+    }
+
+    fn try_add(&mut self, tree: &Tree, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        self.inner.check_key(key)?;
+        let shard = self.inner.owner(tree.id, key)?;
+        if self.owner.get_or_insert((tree.id, shard)).1 != shard {
+            return Err(Error::CrossShard);
+        }
+        match value {
+            None => RecordWriter(&mut self.records).delete(tree.id, key),
+            Some(value) if value.len() <= self.inner.inline_bytes_max() => {
+                RecordWriter(&mut self.records).put(tree.id, key, value);
+            }
+            Some(value) => {
+                let (pair, kind) = self.inner.pack(key, value)?;
+                debug_assert_eq!(kind, ValueKind::Blob);
+                RecordWriter(&mut self.records).put_blob(tree.id, key, pair.value());
+            }
+        }
+        self.writes += 1;
+        Ok(())
     }
 
     /// Sets what [`commit`](Batch::commit) promises.
@@ -67,34 +85,13 @@ impl Batch {
     /// Number of writes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.writes.len()
+        self.writes
     }
 
     /// Whether nothing was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty()
-    }
-
-    /// Sends all writes as one request. `wait`: the caller is going to wait for it at once.
-    pub(super) fn send(mut self, wait: bool) -> Result<Ticket<()>> {
-        if let Some(error) = self.failure.take() {
-            return Err(error);
-        }
-        self.inner.runtime.shared.status.check_write()?;
-        let mut owner = None;
-        for write in &self.writes {
-            let shard = self.inner.owner(write.tree, write.change.key())?;
-            if *owner.get_or_insert(shard) != shard {
-                return Err(Error::CrossShard);
-            }
-        }
-        let tree = self.writes.first().map_or(TreeId(0), |first| first.tree);
-        let shard = owner.unwrap_or_default();
-        let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
-        let action = Action::Batch { writes: std::mem::take(&mut self.writes) };
-        self.inner.runtime.send(shard, Request { tree, action, durability: self.durability, reply }, wait);
-        Ok(ticket)
+        self.writes == 0
     }
 
     /// Applies all writes, or none.
@@ -103,25 +100,29 @@ impl Batch {
     /// The first bad argument of the batch, [`Error::TransactionTooLarge`], [`Error::CrossShard`], and as
     /// [`Tree::put`].
     pub fn commit(self) -> Result<()> {
-        if self.failure.is_none() && self.writes.is_empty() {
-            return Ok(());
-        }
         self.send(true)?.wait()
+    }
+
+    /// Sends the batch. `wait`: the caller is going to wait for it at once.
+    pub(super) fn send(mut self, wait: bool) -> Result<Ticket<()>> {
+        if let Some(error) = self.failure.take() {
+            return Err(error);
+        }
+        self.inner.runtime.shared.status.check_write()?;
+        // An empty batch is answered by any shard, after what was sent to it before.
+        let (tree, shard) = self.owner.unwrap_or((TreeId(0), ShardId(0)));
+        let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
+        let action = Action::Batch { records: std::mem::take(&mut self.records) };
+        let request = Request { tree, action, durability: self.durability, reply };
+        self.inner.runtime.send(shard, request, wait);
+        Ok(ticket)
     }
 }
 
 impl Drop for Batch {
     fn drop(&mut self) {
         // Large values were written when they were added; without a commit nobody names them.
-        let extents: Vec<_> = self
-            .writes
-            .iter()
-            .filter_map(|write| match &write.change {
-                WriteChange::Put(pair, ValueKind::Blob) => Some(pair.value()),
-                WriteChange::Put(..) | WriteChange::Delete(_) => None,
-            })
-            .flat_map(|descriptor| super::blob_extents(descriptor).map(|retired| retired.extent))
-            .collect();
+        let extents: Vec<_> = blobs_in(&self.records).collect();
         if !extents.is_empty() {
             self.inner.runtime.send_flusher(crate::flusher::FlusherMessage::Release { extents });
         }
@@ -130,6 +131,6 @@ impl Drop for Batch {
 
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Batch").field("writes", &self.writes.len()).finish_non_exhaustive()
+        f.debug_struct("Batch").field("writes", &self.writes).finish_non_exhaustive()
     }
 }

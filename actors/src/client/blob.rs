@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use treering_engine::log::{Record, RecordReader};
 use treering_engine::{BLOCK_BYTES, Crc32c, Extent, PageId, Retired, Seq};
 use treering_io::AlignedBuffer;
 
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};
 use crate::shared::{DATA_FILE, with_guard};
+use crate::value::Value;
 
 /// Bytes written or read at a time: what a blob costs in memory beyond the caller's own buffer.
 const PIECE_BYTES: usize = 1 << 20;
@@ -87,6 +89,18 @@ pub(crate) fn blob_extents(descriptor: &[u8]) -> impl Iterator<Item = Retired> {
     })
 }
 
+/// The extents of all blobs that encoded changes bring into trees.
+pub(crate) fn blobs_in(records: &[u8]) -> impl Iterator<Item = Extent> {
+    RecordReader::resume(records, 0)
+        .map_while(|record| match record {
+            Ok(Record::PutBlob { descriptor, .. }) => Some(Some(descriptor)),
+            Ok(Record::BatchEnd) | Err(_) => None,
+            Ok(_) => Some(None),
+        })
+        .flatten()
+        .flat_map(|descriptor| blob_extents(descriptor).map(|retired| retired.extent))
+}
+
 impl Inner {
     /// Writes a value to extents of its own, durably, and returns the descriptor.
     pub(super) fn write_blob(self: &Arc<Inner>, value: &[u8]) -> Result<Vec<u8>> {
@@ -134,7 +148,7 @@ impl Inner {
     }
 
     /// Reads a blob whole. The caller holds a version that reaches it.
-    pub(super) fn read_blob(&self, descriptor: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn read_blob(&self, descriptor: &[u8]) -> Result<Value> {
         let corrupt = |extent: Option<Extent>, reason: &str| Error::Corrupt {
             file: DATA_FILE.into(),
             offset: extent.map_or(0, |extent| {
@@ -150,12 +164,16 @@ impl Inner {
         if blob.bytes > pages * page_bytes || blob.bytes > super::VALUE_BYTES_MAX {
             return Err(corrupt(blob.extents.first().copied(), "a blob is longer than its extents"));
         }
-        let mut value = Vec::with_capacity(blob.bytes as usize);
+        // Read to where the user will have it: a large value must not be in memory twice.
+        let mut value: Arc<[u8]> = std::iter::repeat_n(0, blob.bytes as usize).collect();
+        let Some(bytes) = Arc::get_mut(&mut value) else { unreachable!("nobody else has it yet") };
+        let mut filled = 0;
         let mut crc = Crc32c::new();
         let mut take = |buffer: &[u8]| {
-            let wanted = (blob.bytes as usize - value.len()).min(buffer.len());
+            let wanted = (bytes.len() - filled).min(buffer.len());
             crc.update(&buffer[..wanted]);
-            value.extend_from_slice(&buffer[..wanted]);
+            bytes[filled..filled + wanted].copy_from_slice(&buffer[..wanted]);
+            filled += wanted;
             Ok(())
         };
         let mut pieces = Pieces::new(self);
@@ -173,10 +191,10 @@ impl Inner {
             }
         }
         pieces.finish(&mut take)?;
-        if value.len() as u64 != blob.bytes || crc.value() != blob.crc {
+        if filled as u64 != blob.bytes || crc.value() != blob.crc {
             return Err(corrupt(blob.extents.first().copied(), "a blob's checksum is wrong"));
         }
-        Ok(value)
+        Ok(Value::part(&value, 0, filled))
     }
 }
 

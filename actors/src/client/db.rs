@@ -287,7 +287,7 @@ impl Inner {
         for shard in 0..self.runtime.shards.len() {
             let shard = treering_engine::ShardId(shard as u16);
             let (reply, ticket) = ticket(&self.runtime, Some(shard), |_| ());
-            let action = Action::Batch { writes: Vec::new() };
+            let action = Action::Batch { records: Vec::new() };
             let tree = treering_engine::TreeId(0);
             self.runtime.send(shard, Request { tree, action, durability: Durability::Sync, reply }, true);
             result = result.and(ticket.wait());

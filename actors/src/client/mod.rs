@@ -14,7 +14,7 @@ mod tree;
 mod write;
 
 pub use batch::Batch;
-pub(crate) use blob::blob_extents;
+pub(crate) use blob::{blob_extents, blobs_in};
 pub use db::{Client, Db};
 pub(crate) use node_view::NodeView;
 pub use range::Range;

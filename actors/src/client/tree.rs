@@ -299,12 +299,11 @@ impl Tree {
         &self,
         pairs: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Ticket<()>> {
-        self.inner.runtime.shared.status.check_write()?;
-        let mut batch = Batch::new(Arc::clone(&self.inner));
+        let mut batch = Batch::new(Arc::clone(&self.inner)).durability(self.durability);
         for (key, value) in pairs {
             batch.put(self, key, value);
         }
-        batch.durability(self.durability).send(false)
+        batch.send(false)
     }
 }
 

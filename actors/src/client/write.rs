@@ -25,7 +25,7 @@ impl Inner {
         Ok(())
     }
 
-    fn inline_bytes_max(&self) -> usize {
+    pub(super) fn inline_bytes_max(&self) -> usize {
         page::max_inline_value_bytes(self.runtime.shared.settings.page_bytes)
     }
 
@@ -194,7 +194,7 @@ impl Inner {
             Found::Blob(descriptor, version) => {
                 let value = self.read_blob(&descriptor)?;
                 drop(version);
-                (Some(value.into()), Stored::Blob(descriptor.into()))
+                (Some(value), Stored::Blob(descriptor.into()))
             }
         })
     }

@@ -97,11 +97,6 @@ impl Actor for Commit {
 }
 
 impl Commit {
-    /// Whether nothing is under way: nothing gathered, pending or out.
-    pub fn is_idle(&self) -> bool {
-        self.gathered.is_empty() && self.pending.is_empty() && self.in_flight.is_none()
-    }
-
     /// Gives checkpoints' wishes for a sync their place at once. The version that a checkpoint writes is published, so
     /// they need nothing that is still gathered; and what is gathered may be waiting for that very checkpoint. (Bad
     /// run: the log is as long as it may get, batches wait for a checkpoint, and its sync waits behind them.)

@@ -44,7 +44,8 @@ pub(super) struct Checkpoint {
     /// Bytes of the image that are with the pager.
     image_sent: u64,
     transfers: usize,
-    token: u64,
+    /// What answers to this checkpoint carry.
+    pub token: u64,
     log_known: Option<LogPosition>,
     next: Option<Superblock>,
     failure: Option<Error>,
@@ -161,11 +162,13 @@ impl Flusher {
             .collect();
         // The newest version that this actor has taken note of: the reachable set is exactly its pages.
         self.space.freeze();
+        self.next_token += 1;
         self.checkpoint = Checkpoint {
             stage: Stage::Walking,
             version: Some(version),
             replies,
             walk: roots,
+            token: self.next_token,
             closing,
             ..Checkpoint::idle()
         };
@@ -409,7 +412,6 @@ impl Flusher {
     /// The checkpoint is durable, or has failed: answers, and gives up what is not needed any more.
     fn end_checkpoint(&mut self, now: Nanos, outbox: &mut Outbox) {
         let checkpoint = std::mem::replace(&mut self.checkpoint, Checkpoint::idle());
-        self.checkpoint.token = checkpoint.token + 1;
         self.space.thaw();
         let memory = &self.shared.memory;
         let result = match (checkpoint.failure, checkpoint.next, checkpoint.version) {
@@ -426,6 +428,7 @@ impl Flusher {
                 self.shared.counters.set(Counter::CheckpointSeq, self.durable.seq.0);
                 self.shared.counters.set(Counter::CheckpointAtNanos, now);
                 outbox.commit.push(CommitMessage::Checkpointed { position: self.superblock.log_start });
+                self.cut_tail(outbox);
                 Ok(())
             }
             (failure, _, _) => {

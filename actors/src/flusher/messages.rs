@@ -6,7 +6,6 @@ use std::sync::Arc;
 use treering_engine::log::{LogPosition, SegmentJob};
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageId, Retired, ShardId, Stamp};
-use treering_io::AlignedBuffer;
 
 use crate::error::Result;
 use crate::shared::Version;
@@ -37,7 +36,7 @@ pub(crate) enum FlusherMessage {
     /// From the pager.
     PageWritten { id: PageId, frame: FrameId, result: io::Result<()> },
     /// From the pager: a transfer with this token has ended.
-    Transferred { token: u64, result: io::Result<()>, buffer: Option<AlignedBuffer> },
+    Transferred { token: u64, result: io::Result<()> },
     /// From the commit actor: the log is durable up to here.
     LogSynced { token: u64, result: Result<LogPosition> },
     /// Write a checkpoint of the current version, or of a later one.

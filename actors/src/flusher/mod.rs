@@ -38,7 +38,7 @@ const WRITES_MAX: usize = 64;
 /// Nodes that a checkpoint's walk looks at in one step.
 const WALK_NODES: usize = 2048;
 /// Ids kept available ahead of need.
-const IDS_AHEAD: u64 = 4096;
+const IDS_AHEAD: u64 = 1536;
 
 /// Free frames below which eviction begins: enough for the readers and workers of the next moments.
 pub(crate) fn frames_low(frames: usize) -> usize {

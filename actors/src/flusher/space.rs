@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::shard::ShardMessage;
 use crate::shared::{DATA_FILE, with_guard};
 
-/// Least and most bytes by which the data file grows; in between it is a sixteenth of its size.
+/// Least and most bytes by which the data file grows; in between it is a thirty-second of its size.
 const GROWTH_BYTES_MIN: u64 = 2 << 20;
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
 
@@ -195,7 +195,7 @@ impl Flusher {
         }
         let page_bytes = self.shared.settings.page_bytes as u64;
         let present = u64::from(self.space.file_pages());
-        let step = (present * page_bytes / 16).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
+        let step = (present * page_bytes / 32).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
         let wanted = (present + step.max(pages)).min(u64::from(u32::MAX));
         if wanted <= present {
             self.growth_failure =
@@ -208,6 +208,20 @@ impl Flusher {
         }
         self.growing = true;
         outbox.file_tasks.push(FileTask::Grow { pages: wanted as u32 });
+    }
+
+    /// Gives the end of the file back to the file system, if much of it is free. What a crash makes of that doesn't
+    /// matter: nothing reaches these pages, in whichever superblock.
+    pub(super) fn cut_tail(&mut self, outbox: &mut Outbox) {
+        let kept = IDS_AHEAD as u32 + self.space.file_pages() / 32;
+        let free = self.space.trailing_free_pages();
+        if self.growing || self.shared.settings.in_memory || free < 2 * kept {
+            return;
+        }
+        let pages = self.space.file_pages() - (free - kept);
+        let cut = self.space.shrink(pages);
+        self.check(cut);
+        outbox.file_tasks.push(FileTask::Truncate { pages });
     }
 
     /// The file grew, or could not.

@@ -35,8 +35,16 @@ impl Actor for Flusher {
             }
             FlusherMessage::Pressure { shard: None } => self.pager_waits = true,
             FlusherMessage::PageWritten { id, frame, result } => self.page_written(id, frame, result, outbox),
-            FlusherMessage::Transferred { token: _, result, buffer: _ } => self.transferred(result, now, outbox),
-            FlusherMessage::LogSynced { token: _, result } => self.log_synced(result, outbox),
+            FlusherMessage::Transferred { token, result } => {
+                if token == self.checkpoint.token {
+                    self.transferred(result, now, outbox);
+                }
+            }
+            FlusherMessage::LogSynced { token, result } => {
+                if token == self.checkpoint.token {
+                    self.log_synced(result, outbox);
+                }
+            }
             FlusherMessage::Checkpoint { reply } => {
                 self.checkpoint_wanted = true;
                 self.checkpoint_replies.push(reply);

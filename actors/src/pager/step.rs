@@ -54,19 +54,6 @@ impl Actor for Pager {
 }
 
 impl Pager {
-    /// Whether nothing is under way.
-    pub fn is_idle(&self) -> bool {
-        self.in_flight.is_empty()
-            && self.queued_reads.is_empty()
-            && self.queued_writes.is_empty()
-            && self.starved.is_empty()
-    }
-
-    /// Number of operations that are with the device.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
-    }
-
     fn fetch(&mut self, reference: PageRef, waiter: Waiter, outbox: &mut Outbox) {
         if let Some(reading) = self.reading.get_mut(&reference.id) {
             reading.waiters.push(waiter);
@@ -167,8 +154,7 @@ impl Pager {
                 outbox.flusher.push(FlusherMessage::PageWritten { id, frame, result: completion.result });
             }
             Purpose::Transfer(TransferReply::Flusher { token }) | Purpose::Sync(TransferReply::Flusher { token }) => {
-                let buffer = completion.buffer.into_owned();
-                outbox.flusher.push(FlusherMessage::Transferred { token, result: completion.result, buffer });
+                outbox.flusher.push(FlusherMessage::Transferred { token, result: completion.result });
             }
             Purpose::Transfer(TransferReply::Client(sender)) | Purpose::Sync(TransferReply::Client(sender)) => {
                 let _ = sender.send((completion.result, completion.buffer.into_owned()));

@@ -150,6 +150,13 @@ impl Runtime {
 
     /// Leaves a message with the flusher, on behalf of a client.
     pub fn send_flusher(&self, message: FlusherMessage) {
+        // What is about publications must not overtake those that the sender has seen: it goes the way that they go.
+        // (Bad run: recovery ends, and what the log names and no publication claims is freed, while the last
+        // publication still stands in the lane.)
+        if let FlusherMessage::GoLive | FlusherMessage::Checkpoint { .. } | FlusherMessage::Close { .. } = message {
+            self.flusher.tell(message);
+            return self.flusher.sleeper.wake();
+        }
         if let Some(sim) = &self.sim {
             return sim.request(self, &self.flusher, message);
         }
@@ -227,7 +234,14 @@ impl Runtime {
             self.pager.request_blocking(message);
             self.run_pager_inline();
         }
-        self.wait(receiver, None).unwrap_or(Err(Error::Closed))
+        self.wait_for_page(receiver)
+    }
+
+    /// A read takes longer than giving the core away a few times: the thread sleeps soon, and leaves the core to
+    /// those who have something to do.
+    fn wait_for_page(&self, receiver: oneshot::Receiver<Result<FrameId>>) -> Result<FrameId> {
+        let answer = if self.sim.is_some() { self.wait(receiver, None) } else { receiver.recv().ok() };
+        answer.unwrap_or(Err(Error::Closed))
     }
 
     /// Brings several pages into memory at once, each held.
@@ -246,7 +260,7 @@ impl Runtime {
         self.pager.sleeper.wake();
         receivers
             .into_iter()
-            .map(|receiver| self.wait(receiver, None).unwrap_or(Err(Error::Closed)))
+            .map(|receiver| self.wait_for_page(receiver))
             .collect()
     }
 

@@ -11,7 +11,7 @@ use treering_engine::page::{self, ValueRef};
 use treering_engine::tree::{self, Change, Decision, Miss, Root};
 use treering_engine::TreeId;
 
-use super::messages::{Action, Condition, Request, Stored, UpdateFunction, ValueKind, WriteChange};
+use super::messages::{Action, Condition, Request, Stored, UpdateFunction, ValueKind};
 use super::store::TipStore;
 use crate::client::blob_extents;
 use crate::error::{Error, Result};
@@ -189,30 +189,7 @@ fn update(
     }))
 }
 
-/// Applies one write of a batch.
-pub(super) fn apply_write(
-    store: &mut TipStore<'_>,
-    root: &mut Root,
-    tree: TreeId,
-    change: &WriteChange,
-    notes: &mut Notes<'_>,
-) -> std::result::Result<(), Miss> {
-    match change {
-        WriteChange::Put(pair, kind) => {
-            let value = value_ref(pair.value(), *kind);
-            tree::put(store, root, pair.key(), value)?;
-            notes.put(tree, pair.key(), value);
-        }
-        WriteChange::Delete(key) => {
-            if tree::delete(store, root, key)? {
-                notes.delete(tree, key);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Applies one record of the log, which is not logged again.
+/// Applies a change that is encoded as the log holds it. It is not written to the log by this.
 pub(super) fn apply_record(
     store: &mut TipStore<'_>,
     root: &mut Root,

@@ -5,12 +5,12 @@ use treering_engine::TreeId;
 use treering_engine::log::{Record, RecordReader};
 use treering_engine::tree::{self, Miss};
 
-use super::apply::{Notes, apply_record, apply_write};
-use super::messages::{Action, Request, ValueKind, WriteChange};
+use super::apply::{Notes, apply_record};
+use super::messages::{Action, Request};
 use super::state::{Exclusive, ExclusiveJob, Shard};
 use super::store::TipStore;
 use crate::actor::Outbox;
-use crate::client::blob_extents;
+use crate::client::blobs_in;
 use crate::error::Error;
 use crate::options::Durability;
 use crate::pager::{PagerMessage, Waiter};
@@ -37,7 +37,7 @@ impl Shard {
         let Request { tree, action, durability, reply } = request;
         self.open.sync |= durability == Durability::Sync;
         let job = match action {
-            Action::Batch { writes } => ExclusiveJob::Batch(writes),
+            Action::Batch { records } => ExclusiveJob::Batch(records),
             Action::Replay { records } => ExclusiveJob::Replay(records),
             _ => {
                 self.drop_tree(tree, reply, guard);
@@ -56,18 +56,24 @@ impl Shard {
         }
         loop {
             let progress = match &exclusive.job {
-                ExclusiveJob::Batch(writes) => self.run_write(writes, exclusive.next, guard, outbox),
+                ExclusiveJob::Batch(records) => match self.batch_limit(records) {
+                    Some(error) => Progress::Failed(error),
+                    None => self.run_record(records, &mut exclusive.next, guard, outbox),
+                },
                 ExclusiveJob::Replay(records) => {
-                    self.run_record(records, &mut exclusive.next, guard, outbox)
+                    if self.freeze_replayed(outbox) {
+                        self.run_record(records, &mut exclusive.next, guard, outbox)
+                    } else {
+                        Progress::Starved
+                    }
                 }
             };
             match progress {
-                Progress::Done => {
-                    if matches!(exclusive.job, ExclusiveJob::Batch(_)) {
-                        exclusive.next += 1;
-                    }
-                }
+                Progress::Done => {}
                 Progress::Ended => {
+                    if let ExclusiveJob::Batch(records) = &exclusive.job {
+                        self.open.records.extend_from_slice(records);
+                    }
                     self.end_exclusive(exclusive, Ok(Outcome::Done));
                     return true;
                 }
@@ -110,42 +116,32 @@ impl Shard {
     /// The blobs of a failed batch are free: those that were applied stand in `extents_unused` already (by
     /// `undo_open`), so all of them are counted once from the writes.
     fn release_blobs(&mut self, job: &ExclusiveJob) {
-        let ExclusiveJob::Batch(writes) = job else { return };
+        let ExclusiveJob::Batch(records) = job else { return };
         self.open.extents_unused.clear();
-        for write in writes {
-            if let WriteChange::Put(pair, ValueKind::Blob) = &write.change {
-                let extents = blob_extents(pair.value()).map(|retired| retired.extent);
-                self.open.extents_unused.extend(extents);
-            }
-        }
+        self.open.extents_unused.extend(blobs_in(records));
     }
 
-    fn run_write(
-        &mut self,
-        writes: &[super::Write],
-        next: usize,
-        guard: &Guard,
-        outbox: &mut Outbox,
-    ) -> Progress {
-        let Some(write) = writes.get(next) else { return Progress::Ended };
+    /// Why a batch can't go on: it is larger than what one commit may take.
+    fn batch_limit(&self, records: &[u8]) -> Option<Error> {
         let settings = &self.shared.settings;
-        if self.open.pages.created.len() >= settings.open_nodes_max {
-            return Progress::Failed(Error::TransactionTooLarge {
-                needed: (self.open.pages.created.len() * writes.len() / next.max(1)) as u64,
-                limit: settings.open_nodes_max as u64,
-                unit: "pages",
-            });
+        let (needed, limit, unit) = if records.len() > settings.batch_record_bytes_max {
+            (records.len(), settings.batch_record_bytes_max, "bytes of log")
+        } else if self.open.pages.created.len() >= settings.open_nodes_max {
+            (self.open.pages.created.len() + 1, settings.open_nodes_max, "pages")
+        } else {
+            return None;
+        };
+        Some(Error::TransactionTooLarge { needed: needed as u64, limit: limit as u64, unit })
+    }
+
+    /// Replay needs no atomicity of its own, since the log had it: a batch that has grown large is sent. False while
+    /// that isn't possible.
+    fn freeze_replayed(&mut self, outbox: &mut Outbox) -> bool {
+        if self.open.pages.created.len() >= self.shared.settings.open_nodes_max {
+            self.freeze(outbox);
+            return self.open.is_empty();
         }
-        if self.open.records.len() > settings.batch_record_bytes_max {
-            return Progress::Failed(Error::TransactionTooLarge {
-                needed: self.open.records.len() as u64,
-                limit: settings.batch_record_bytes_max as u64,
-                unit: "bytes of log",
-            });
-        }
-        self.run_part(write.tree, guard, outbox, |store, root, notes| {
-            apply_write(store, root, write.tree, &write.change, notes)
-        })
+        true
     }
 
     fn run_record(
@@ -155,12 +151,8 @@ impl Shard {
         guard: &Guard,
         outbox: &mut Outbox,
     ) -> Progress {
-        if self.open.pages.created.len() >= self.shared.settings.open_nodes_max {
-            // Replay needs no atomicity of its own: it was atomic when it was written.
-            self.freeze(outbox);
-            if !self.open.is_empty() {
-                return Progress::Starved;
-            }
+        if *offset == records.len() {
+            return Progress::Ended;
         }
         let mut reader = RecordReader::resume(records, *offset);
         let record = match reader.next() {

@@ -59,7 +59,9 @@ pub(crate) enum Action {
     Swap { key: Box<[u8]>, expected: Stored, new: Stored },
     Update { key: Box<[u8]>, function: UpdateFunction },
     /// All or nothing.
-    Batch { writes: Vec<Write> },
+    ///
+    /// The writes as the log will hold them, each with its tree: they are encoded once, by the client.
+    Batch { records: Vec<u8> },
     /// Records of the log, each key once, in order of (tree, key): only during recovery.
     Replay { records: Vec<u8> },
     /// Forget the tree; its pages are retired step by step.
@@ -93,29 +95,6 @@ pub(crate) enum Stored {
     Inline(Box<[u8]>),
     /// The descriptor, which names one use of its extents and no other.
     Blob(Box<[u8]>),
-}
-
-/// One write of a batch.
-#[derive(Clone, Debug)]
-pub(crate) struct Write {
-    pub tree: TreeId,
-    pub change: WriteChange,
-}
-
-/// What a write of a batch does to its key.
-#[derive(Clone, Debug)]
-pub(crate) enum WriteChange {
-    Put(Pair, ValueKind),
-    Delete(Box<[u8]>),
-}
-
-impl WriteChange {
-    pub fn key(&self) -> &[u8] {
-        match self {
-            WriteChange::Put(pair, _) => pair.key(),
-            WriteChange::Delete(key) => key,
-        }
-    }
 }
 
 /// A request of a client.

@@ -33,7 +33,7 @@ mod step;
 mod store;
 
 pub(crate) use messages::{
-    Action, Condition, Pair, Request, ShardMessage, Stored, UpdateFunction, ValueKind, Write, WriteChange,
+    Action, Condition, Pair, Request, ShardMessage, Stored, UpdateFunction, ValueKind,
 };
 pub(crate) use state::Shard;
 

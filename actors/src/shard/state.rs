@@ -7,7 +7,7 @@ use treering_engine::memory::FrameId;
 use treering_engine::tree::Root;
 use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
-use super::messages::{Request, Write};
+use super::messages::Request;
 use super::store::{OpenPages, Supply};
 use crate::error::Error;
 use crate::shared::Shared;
@@ -72,7 +72,7 @@ pub(super) struct Parked {
 pub(super) struct Exclusive {
     pub job: ExclusiveJob,
     pub reply: Reply,
-    /// How far it got: index of the next write, or offset of the next record.
+    /// How far it got: offset of the next record.
     pub next: usize,
     /// The page it waits for, if any.
     pub waits_for: Option<PageId>,
@@ -82,7 +82,9 @@ pub(super) struct Exclusive {
 
 /// What an exclusive request does.
 pub(super) enum ExclusiveJob {
-    Batch(Vec<Write>),
+    /// All or nothing: these changes.
+    Batch(Vec<u8>),
+    /// These changes, which the log holds already.
     Replay(Vec<u8>),
 }
 

@@ -3,7 +3,7 @@
 use crossbeam_epoch::Guard;
 use treering_engine::memory::Class;
 use treering_engine::tree::{self, Root};
-use treering_engine::{ShardId, TreeId};
+use treering_engine::TreeId;
 
 use super::apply::{Notes, apply};
 use super::messages::{Action, Request, ShardMessage};
@@ -87,21 +87,6 @@ impl Actor for Shard {
 }
 
 impl Shard {
-    /// Which worker this is.
-    pub fn id(&self) -> ShardId {
-        self.id
-    }
-
-    /// Whether nothing is under way: no request, no batch, no reclaiming.
-    pub fn is_idle(&self) -> bool {
-        self.incoming.is_empty()
-            && self.ready.is_empty()
-            && self.parked.count == 0
-            && self.exclusive.is_none()
-            && self.unpublished == 0
-            && self.open.is_empty()
-    }
-
     /// Whether the open batch takes no more operations before it can be frozen.
     fn is_full(&self) -> bool {
         self.unpublished >= UNPUBLISHED_BATCHES_MAX && self.is_bounded()
@@ -145,14 +130,14 @@ impl Shard {
                 }
                 continue;
             }
-            if warmed == 0 {
-                warmed = self.warm(guard);
-            }
-            warmed -= 1;
             // One step takes more requests than may be parked. (Bad run: all of them miss, and hold all frames.)
             if self.parked.count >= self.shared.settings.parked_max {
                 return;
             }
+            if warmed == 0 {
+                warmed = self.warm(guard);
+            }
+            warmed -= 1;
             let Some(request) = self.incoming.pop_front() else { break };
             if request.key().is_some() {
                 self.run_single(ReadyRequest { request, held: Vec::new() }, false, guard, outbox);
