@@ -19,8 +19,8 @@ use treering_engine::{PageId, PageRef, Seq, Stamp};
 const KEY_BYTES: usize = 24;
 const BATCH: usize = 64;
 
-/// A worker's store without everything that isn't the tree's: frames of retired nodes are used again when the batch
-/// ends, as if every version died at once.
+/// A worker's store without everything that isn't the tree's: frames of retired nodes are used again when
+/// the batch ends, as if every version died at once.
 struct Store<'m> {
     memory: &'m Memory,
     view: View<'m>,
@@ -211,7 +211,8 @@ fn ascending_key(number: u64) -> [u8; KEY_BYTES] {
     key
 }
 
-/// What this thread has had of a processor so far: other programs disturb that less than the clock on the wall.
+/// What this thread has had of a processor so far: other programs disturb that less than the clock on the
+/// wall.
 fn processor_ns() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     status.split_whitespace().next()?.parse().ok()

@@ -10,7 +10,8 @@ use super::layout::{self, HEAD_BYTES, HEADER_BYTES, padded, u16_at, u32_at};
 use super::{prefetch, search};
 use crate::ids::PageRef;
 
-/// Number of hints: every so many heads once more, together, so that a search reads two lines of heads, not five.
+/// Number of hints: every so many heads once more, together, so that a search reads two lines of heads, not
+/// five.
 pub(crate) const HINTS: usize = 16;
 pub(crate) const HINTS_AT: usize = HEADER_BYTES;
 pub(crate) const INNER_HEADER_BYTES: usize = HINTS_AT + 4 * HINTS;
@@ -140,8 +141,8 @@ impl<'a> Inner<'a> {
         };
         let target = key::head(suffix);
         let heads = self.heads();
-        // Hint j repeats head (j + 1) × step: with c hints below the target, the first head that isn't lies behind
-        // head c × step and at most at head (c + 1) × step. Head 0 belongs to no separator.
+        // Hint j repeats head (j + 1) × step: with c hints below the target, the first head that isn't lies
+        // behind head c × step and at most at head (c + 1) × step. Head 0 belongs to no separator.
         let step = hint_step(self.count);
         let hints: &[[u8; 4]] = self.page[HINTS_AT..INNER_HEADER_BYTES].as_chunks().0;
         let below = hints
@@ -150,7 +151,8 @@ impl<'a> Inner<'a> {
             .count();
         let start = (below * step).max(1).min(self.count);
         let end = ((below + 1) * step).min(self.count);
-        // The child's reference is near here too: its line comes together with that of the heads, not after it.
+        // The child's reference is near here too: its line comes together with that of the heads, not after
+        // it.
         let references = self.references_at() + REFERENCE_BYTES * start;
         prefetch::range(self.page, references..references + REFERENCE_BYTES * step);
         let low = if start < end {

@@ -1,5 +1,5 @@
-//! Changes to an open inner node: in place as long as the gap allows, otherwise the caller writes the node anew with
-//! an [`InnerWriter`].
+//! Changes to an open inner node: in place as long as the gap allows, otherwise the caller writes the node
+//! anew with an [`InnerWriter`].
 
 use super::inner::{
     self, CHILD_BYTES, HINTS, HINTS_AT, INNER_HEADER_BYTES, Inner, REFERENCE_BYTES, REST_HEADER_BYTES,
@@ -19,7 +19,8 @@ pub(crate) fn set_child(page: &mut [u8], index: usize, child: PageRef) {
     put_reference(page, at, child);
 }
 
-/// Bytes that a child with this separator takes in this node, or `None` if the separator lacks the node's prefix.
+/// Bytes that a child with this separator takes in this node, or `None` if the separator lacks the node's
+/// prefix.
 pub(crate) fn child_bytes(inner: &Inner<'_>, separator: &[u8]) -> Option<usize> {
     let suffix = separator.strip_prefix(inner.prefix())?;
     Some(CHILD_BYTES + inner::heap_bytes(suffix.len()))
@@ -63,8 +64,8 @@ fn push_heap(page: &mut [u8], heap_start: &mut usize, suffix_len: usize, rest: &
     *heap_start as u16
 }
 
-/// Removes a child with its separator. When it is child 0, the next child loses its separator: it takes the range.
-/// [`refresh_hints`] must follow.
+/// Removes a child with its separator. When it is child 0, the next child loses its separator: it takes the
+/// range. [`refresh_hints`] must follow.
 pub(crate) fn remove(page: &mut [u8], index: usize) {
     let inner = Inner::new(page);
     let (count, heads_at, references_at) = (inner.count, inner.heads_at(), inner.references_at());

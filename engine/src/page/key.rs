@@ -32,8 +32,8 @@ fn outside<'k>(key: &[u8], prefix: &[u8]) -> Position<'k> {
     }
 }
 
-/// Whether slices of equal length are equal. Prefixes are mostly so short that calling `memcmp` costs more than it
-/// does.
+/// Whether slices of equal length are equal. Prefixes are mostly so short that calling `memcmp` costs more
+/// than it does.
 #[inline]
 fn equal(a: &[u8], b: &[u8]) -> bool {
     let ((words_a, bytes_a), (words_b, bytes_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());

@@ -18,17 +18,18 @@
 //! | 40 | 1 | run: successive insertions, each right behind (> 0) or right before (< 0) the last, as i8 |
 //! | 41 | 7 | zero |
 //!
-//! A leaf goes on with the prefix at 48, padded to `p`; heads (4n) at `48 + p`; slots (6n); free bytes; heap.
-//! An inner node has 16 hints (4 bytes each) at 48; the prefix at 112; heads (4n) at `112 + p`; child references
-//! (8n); tails (2n); free bytes; heap.
+//! A leaf goes on with the prefix at 48, padded to `p`; heads (4n) at `48 + p`; slots (6n); free bytes;
+//! heap. An inner node has 16 hints (4 bytes each) at 48; the prefix at 112; heads (4n) at `112 + p`; child
+//! references (8n); tails (2n); free bytes; heap.
 //!
-//! - The *head* of a key is the first four bytes behind the prefix, padded with zeros, as a number whose order is
-//!   the keys' order. A search reads heads only, until it meets an equal one.
-//! - A leaf's *slot*: offset u16, key length behind the prefix u16, value length u16 (top bit: blob descriptor).
-//!   At the offset: what the key has behind prefix and head, then the value.
-//! - An inner node's *tail*, u16, is the separator's length behind the prefix if that is at most 4; otherwise the
-//!   offset of what the separator has behind prefix and head, preceded by its length, u16. Separators are cut as
-//!   short as they may be, so most are in their heads. Child 0 has no separator: its head and tail are zero.
+//! - The *head* of a key is the first four bytes behind the prefix, padded with zeros, as a number whose
+//!   order is the keys' order. A search reads heads only, until it meets an equal one.
+//! - A leaf's *slot*: offset u16, key length behind the prefix u16, value length u16 (top bit: blob
+//!   descriptor). At the offset: what the key has behind prefix and head, then the value.
+//! - An inner node's *tail*, u16, is the separator's length behind the prefix if that is at most 4;
+//!   otherwise the offset of what the separator has behind prefix and head, preceded by its length, u16.
+//!   Separators are cut as short as they may be, so most are in their heads. Child 0 has no separator: its
+//!   head and tail are zero.
 //! - A leaf's heap entry of no bytes has offset 0.
 
 use crate::ids::{PageId, PageRef, Seq, Stamp};
@@ -76,8 +77,8 @@ pub fn reference(page: &[u8]) -> PageRef {
     }
 }
 
-/// Copies a node, all but its checksum, which may just be written (see [`super::seal_shared`]). [`set_identity`]
-/// must follow.
+/// Copies a node, all but its checksum, which may just be written (see [`super::seal_shared`]).
+/// [`set_identity`] must follow.
 ///
 /// # Panics
 ///

@@ -155,7 +155,8 @@ impl<'a> Leaf<'a> {
         (key, value, page_from_rest)
     }
 
-    /// The slots whose heads equal the key's; `None` if the key lacks the prefix. When empty, the key belongs there.
+    /// The slots whose heads equal the key's; `None` if the key lacks the prefix. When empty, the key
+    /// belongs there.
     #[inline]
     pub(crate) fn candidates(&self, key: &[u8]) -> Option<Range<usize>> {
         let Position::Within(suffix) = key::position(key, self.prefix()) else {

@@ -1,5 +1,5 @@
-//! Changes to an open leaf: in place as long as the gap between slots and heap allows, otherwise the caller writes
-//! the leaf anew with a [`LeafWriter`].
+//! Changes to an open leaf: in place as long as the gap between slots and heap allows, otherwise the caller
+//! writes the leaf anew with a [`LeafWriter`].
 
 use super::ValueRef;
 use super::key::{self, KeyParts};

@@ -10,7 +10,8 @@
 //! | `prefetch` | hints to the processor |
 //! | `verify` | checksum, identity and structure of what came from disk |
 //!
-//! Views and edits trust a page that passed [`verify()`] or was written here. Absent: any notion of where a page is.
+//! Views and edits trust a page that passed [`verify()`] or was written here. Absent: any notion of where a
+//! page is.
 
 pub(crate) mod inner;
 pub(crate) mod inner_edit;

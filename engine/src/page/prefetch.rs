@@ -15,7 +15,8 @@ pub(crate) fn line(page: &[u8], offset: usize) {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch reads nothing that a program could see, and the address is that of a live byte.
+            // SAFETY: a prefetch reads nothing that a program could see, and the address is that of a live
+            // byte.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
         }
         #[cfg(not(target_arch = "x86_64"))]

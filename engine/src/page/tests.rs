@@ -263,7 +263,10 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_are_refused_or_harmless(bytes in prop::collection::vec(any::<u8>(), PAGE_BYTES), kind in 0..3u8) {
+    fn arbitrary_bytes_are_refused_or_harmless(
+        bytes in prop::collection::vec(any::<u8>(), PAGE_BYTES),
+        kind in 0..3u8,
+    ) {
         let mut page = bytes;
         page[KIND_AT] = kind;
         if verify_structure(&page).is_ok() {

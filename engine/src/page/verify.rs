@@ -1,7 +1,7 @@
 //! What a page must satisfy before anything of it is believed.
 //!
-//! A page that passed can be searched, scanned and edited without leaving its bounds: every offset and length has
-//! been looked at, keys ascend, and the heap's accounts are right.
+//! A page that passed can be searched, scanned and edited without leaving its bounds: every offset and
+//! length has been looked at, keys ascend, and the heap's accounts are right.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -10,6 +10,7 @@ use super::key;
 use super::layout::{self, CRC_AT, DEAD_AT, HEADER_BYTES, HEAP_START_AT, KIND_AT, KIND_INNER, KIND_LEAF};
 use super::leaf::{ENTRY_BYTES, Leaf};
 use super::{inner, max_key_bytes};
+use crate::checksum::crc32c;
 use crate::ids::{PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageId, PageRef};
 
 /// Why a page can't be believed.
@@ -38,11 +39,12 @@ pub enum PageDefect {
     Malformed(&'static str),
 }
 
-fn checksum(page: &[u8]) -> u32 {
-    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &page[ID_AT_AFTER_CRC..]) as u32
-}
+/// What the checksum covers.
+const BODY_AT: usize = CRC_AT + 4;
 
-const ID_AT_AFTER_CRC: usize = CRC_AT + 4;
+fn checksum(page: &[u8]) -> u32 {
+    crc32c(&page[BODY_AT..])
+}
 
 /// Writes the checksum. To be called right before the page is written to disk.
 ///
@@ -58,13 +60,14 @@ pub fn seal(page: &mut [u8]) {
 ///
 /// # Safety
 ///
-/// `page` points to `page_bytes` readable bytes, at least a header, aligned to 4, that nobody changes during the
-/// call, the first four excepted; those nobody reads or writes otherwise than by this function or atomically.
+/// `page` points to `page_bytes` readable bytes, at least a header, aligned to 4, that nobody changes during
+/// the call, the first four excepted; those nobody reads or writes otherwise than by this function or
+/// atomically.
 pub unsafe fn seal_shared(page: *mut u8, page_bytes: usize) {
     debug_assert!(page_bytes >= HEADER_BYTES && page.addr().is_multiple_of(4));
     // SAFETY: by contract these bytes are readable and constant for the duration of the call.
-    let body = unsafe { std::slice::from_raw_parts(page.add(ID_AT_AFTER_CRC), page_bytes - ID_AT_AFTER_CRC) };
-    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, body) as u32;
+    let body = unsafe { std::slice::from_raw_parts(page.add(BODY_AT), page_bytes - BODY_AT) };
+    let crc = crc32c(body);
     // SAFETY: by contract the first four bytes are aligned, writable, and touched atomically only.
     let field = unsafe { AtomicU32::from_ptr(page.cast()) };
     field.store(crc.to_le(), Ordering::Relaxed);

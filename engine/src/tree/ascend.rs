@@ -1,7 +1,8 @@
 //! What a change of the leaves makes of the levels above.
 //!
-//! Nodes of one level that took the place of others are a [`Splice`] of their parent's children. The parent takes it in
-//! place, or is written anew, or cut, or merged with a neighbour, which is a splice one level up.
+//! Nodes of one level that took the place of others are a [`Splice`] of their parent's children. The parent
+//! takes it in place, or is written anew, or cut, or merged with a neighbour, which is a splice one level
+//! up.
 
 use super::inner_sequence::{InnerSequence, Splice};
 use super::path::{HEIGHT_MAX, Neighbour, Path};
@@ -12,7 +13,8 @@ use crate::page;
 use crate::page::inner::{CHILD_BYTES, Inner};
 use crate::page::inner_edit::{self, InnerWriter};
 
-/// Carries a splice of the nodes at `depth` into the levels above, until one takes it without passing anything on.
+/// Carries a splice of the nodes at `depth` into the levels above, until one takes it without passing
+/// anything on.
 pub(super) fn ascend<S: NodeStore>(
     store: &mut S,
     root: &mut Root,

@@ -1,8 +1,8 @@
 //! Builds a tree from ascending entries, bottom up: every node is written once, filled as wished.
 //!
-//! Each level keeps the content of its last two nodes in memory: the one that is complete and the one that grows. A
-//! complete node is written when its successor is complete too. So the last two nodes of a level can share their
-//! content at the end, and none is left nearly empty.
+//! Each level keeps the content of its last two nodes in memory: the one that is complete and the one that
+//! grows. A complete node is written when its successor is complete too. So the last two nodes of a level
+//! can share their content at the end, and none is left nearly empty.
 
 use std::ops::Range;
 
@@ -67,8 +67,8 @@ enum Payload {
 }
 
 impl BulkBuilder {
-    /// An empty tree with pages of this size, to be filled up to `fill_percent`, 50 to 100. Less than 100 leaves
-    /// room for insertions to come.
+    /// An empty tree with pages of this size, to be filled up to `fill_percent`, 50 to 100. Less than 100
+    /// leaves room for insertions to come.
     #[must_use]
     pub fn new(page_bytes: usize, fill_percent: u8) -> BulkBuilder {
         let limit_bytes = page_bytes * usize::from(fill_percent.clamp(50, 100)) / 100;
@@ -81,8 +81,8 @@ impl BulkBuilder {
         }
     }
 
-    /// The most nodes that the next [`BulkBuilder::push`] or [`BulkBuilder::finish`] creates: on every level the two
-    /// that are kept, and those that the two new children from below complete; then a root.
+    /// The most nodes that the next [`BulkBuilder::push`] or [`BulkBuilder::finish`] creates: on every
+    /// level the two that are kept, and those that the two new children from below complete; then a root.
     #[must_use]
     pub fn reserve(&self) -> usize {
         4 * self.levels.len() + 2
@@ -153,8 +153,8 @@ impl BulkBuilder {
         }
     }
 
-    /// The last element of a level's growing node was too much for it: the node is complete without it, the element
-    /// begins the next one.
+    /// The last element of a level's growing node was too much for it: the node is complete without it, the
+    /// element begins the next one.
     fn complete<S: NodeStore>(&mut self, store: &mut S, level: usize, separator: Vec<u8>) {
         let Level { complete, growing } = &mut self.levels[level];
         let mut next = growing.split_off(growing.elements.len() - 1, separator);
@@ -187,8 +187,8 @@ impl BulkBuilder {
         }
     }
 
-    /// The end of a level: its last two nodes as one, if that fits, or with as much in the one as in the other, if
-    /// the last would be less than half full.
+    /// The end of a level: its last two nodes as one, if that fits, or with as much in the one as in the
+    /// other, if the last would be less than half full.
     fn last_groups(&self, level: usize, complete: Option<Group>, growing: Group) -> Vec<Group> {
         let Some(mut first) = complete else {
             return vec![growing];

@@ -67,8 +67,8 @@ impl From<Miss> for CheckError {
     }
 }
 
-/// Checks a whole tree: O(nodes) time, 4 bytes of memory a node. `visit` sees every node, parents before children,
-/// in key order.
+/// Checks a whole tree: O(nodes) time, 4 bytes of memory a node. `visit` sees every node, parents before
+/// children, in key order.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! A place in a tree, for ordered scans in either direction.
 //!
-//! A cursor belongs to one version ([`Root`]) and keeps the way from the root to its leaf as references and indexes.
-//! It borrows no store: between two steps a reader unpins, sleeps, or waits for a page to be read. Nodes of a version
-//! never change, so what the cursor remembers stays true.
+//! A cursor belongs to one version ([`Root`]) and keeps the way from the root to its leaf as references and
+//! indexes. It borrows no store: between two steps a reader unpins, sleeps, or waits for a page to be read.
+//! Nodes of a version never change, so what the cursor remembers stays true.
 //!
 //! | state | meaning |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | `At` | the next step goes on in `leaf` at `slot` |
 //! | `Finished` | all was seen |
 //!
-//! A step hands out the rest of one leaf: bounds are compared once a leaf, not once an entry. What a step needs is
-//! looked up before the cursor moves; after a miss it is where it was.
+//! A step hands out the rest of one leaf: bounds are compared once a leaf, not once an entry. What a step
+//! needs is looked up before the cursor moves; after a miss it is where it was.
 
 use std::ops::{Bound, ControlFlow, Range};
 
@@ -95,7 +95,8 @@ impl Cursor {
         }
     }
 
-    /// Moves the far end of the scan: two cursors that scan towards each other tell each other what they have seen.
+    /// Moves the far end of the scan: two cursors that scan towards each other tell each other what they
+    /// have seen.
     pub fn set_end(&mut self, end: Bound<&[u8]>) {
         self.end = owned(end);
     }
@@ -106,8 +107,9 @@ impl Cursor {
         self.place == Place::Finished
     }
 
-    /// Hands out the entries of the next leaf that has any within the bounds, in order, until `visit` breaks (the
-    /// entry it breaks at counts as seen). Returns whether there may be more. O(1) amortised per entry.
+    /// Hands out the entries of the next leaf that has any within the bounds, in order, until `visit`
+    /// breaks (the entry it breaks at counts as seen). Returns whether there may be more. O(1) amortised
+    /// per entry.
     ///
     /// # Errors
     ///
@@ -158,8 +160,8 @@ impl Cursor {
         }
     }
 
-    /// Appends up to `count` references of the leaves that come next and aren't behind the next inner node, for
-    /// read-ahead. Nothing before the first step.
+    /// Appends up to `count` references of the leaves that come next and aren't behind the next inner node,
+    /// for read-ahead. Nothing before the first step.
     pub fn upcoming<S: ReadNodes>(&self, store: &S, count: usize, leaves: &mut Vec<PageRef>) {
         let Some(parent) = self
             .path
@@ -191,8 +193,8 @@ impl Cursor {
         }
     }
 
-    /// Hands out a range of slots; returns how many were seen. With each entry some lines of the page ahead are asked
-    /// for: all at once they would stop the processor until memory has caught up.
+    /// Hands out a range of slots; returns how many were seen. With each entry some lines of the page ahead
+    /// are asked for: all at once they would stop the processor until memory has caught up.
     fn hand_out(
         &mut self,
         leaf: &Leaf<'_>,
@@ -370,9 +372,9 @@ struct KeyBuffer {
 }
 
 impl KeyBuffer {
-    /// Short rests are copied with this many bytes from the page, whatever follows them there: a copy of fixed length
-    /// is two instructions, one of variable length a call. (Not so empty ones: their offset is that of the checksum,
-    /// which may be written at any time.)
+    /// Short rests are copied with this many bytes from the page, whatever follows them there: a copy of
+    /// fixed length is two instructions, one of variable length a call. (Not so empty ones: their offset is
+    /// that of the checksum, which may be written at any time.)
     const COPIED_BYTES: usize = 32;
 
     fn begin(&mut self, leaf: &Leaf<'_>) {
@@ -384,7 +386,8 @@ impl KeyBuffer {
         self.bytes[..leaf.prefix_len].copy_from_slice(leaf.prefix());
     }
 
-    /// The whole key of an entry of the leaf that this began with. `rest_and_more` begins with the key's rest.
+    /// The whole key of an entry of the leaf that this began with. `rest_and_more` begins with the key's
+    /// rest.
     #[inline]
     fn with_suffix(&mut self, rest_and_more: &[u8], key: &KeyParts<'_>) -> &[u8] {
         let (head_at, rest_at) = (self.prefix_len, self.prefix_len + HEAD_BYTES);

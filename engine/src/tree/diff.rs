@@ -1,14 +1,14 @@
 //! What differs between two versions of a tree.
 //!
-//! Versions share the nodes that no write between them touched: equal references mean equal content. So two places walk
-//! through the two trees side by side, in key order, and skip a subtree, unread, when both stand before the same one.
-//! The work is proportional to what changed, not to what there is.
+//! Versions share the nodes that no write between them touched: equal references mean equal content. So two
+//! places walk through the two trees side by side, in key order, and skip a subtree, unread, when both
+//! stand before the same one. The work is proportional to what changed, not to what there is.
 //!
 //! | both places | what happens |
 //! |---|---|
 //! | stand before the same node | both skip it |
-//! | stand before different nodes | the higher one is entered, so that they come to stand before nodes of one level |
-//! | one at an entry, one before a node | the entry differs if its key is below all of the node's; else the node is entered |
+//! | stand before different nodes | the higher one is entered: so they come to stand at one level |
+//! | one at an entry, one before a node | the entry differs if it is below the node; else the node is entered |
 //! | at entries | the lower key differs; equal keys differ if their values do |
 
 use std::cmp::Ordering;
@@ -31,8 +31,8 @@ pub struct Difference<'d> {
     pub new: Option<ValueRef<'d>>,
 }
 
-/// A comparison of two versions of one tree, under way. Like a cursor, it keeps references only, and borrows no store
-/// between two steps.
+/// A comparison of two versions of one tree, under way. Like a cursor, it keeps references only, and
+/// borrows no store between two steps.
 #[derive(Clone, Debug)]
 pub struct Diff {
     old: Place,
@@ -83,8 +83,8 @@ impl Diff {
         }
     }
 
-    /// Hands out some differences, in key order, until `visit` breaks (the difference it breaks at counts as seen) or
-    /// enough has been looked at for one pin. Returns whether there may be more.
+    /// Hands out some differences, in key order, until `visit` breaks (the difference it breaks at counts
+    /// as seen) or enough has been looked at for one pin. Returns whether there may be more.
     ///
     /// # Errors
     ///

@@ -9,8 +9,8 @@ use crate::page::key::KeyParts;
 /// The most nodes that a change puts in the place of others.
 pub(super) const SPLICE_MAX: usize = 3;
 
-/// Some neighbouring children of a node are replaced by others. The first of the new ones takes over the separator
-/// of the first old one.
+/// Some neighbouring children of a node are replaced by others. The first of the new ones takes over the
+/// separator of the first old one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Splice {
     /// Index of the first child that goes.

@@ -1,7 +1,8 @@
 //! The persistent (copy-on-write) B+ tree.
 //!
-//! A version of a tree is a [`Root`]. Nodes are immutable once their batch is frozen: a write copies the leaf and the
-//! path to the root (nodes of the open batch are changed in place) and leaves every other root readable as it was.
+//! A version of a tree is a [`Root`]. Nodes are immutable once their batch is frozen: a write copies the
+//! leaf and the path to the root (nodes of the open batch are changed in place) and leaves every other root
+//! readable as it was.
 //!
 //! | file | subject |
 //! |---|---|
@@ -18,9 +19,9 @@
 //! | `sources` | nodes that are written anew together; how full nodes should be |
 //! | `sequence`, `leaf_sequence`, `inner_sequence` | content about to be written, and where it may be cut |
 //!
-//! What holds after every operation: keys ascend within a leaf and from leaf to leaf; every key of child `i` lies
-//! between separators `i` and `i + 1` of its parent; all leaves have the same depth; an open node's ancestors are
-//! open.
+//! What holds after every operation: keys ascend within a leaf and from leaf to leaf; every key of child
+//! `i` lies between separators `i` and `i + 1` of its parent; all leaves have the same depth; an open
+//! node's ancestors are open.
 //!
 //! Absent: batches, versions, residency, blobs (a leaf may hold a descriptor, opaque here), I/O.
 
@@ -92,8 +93,8 @@ pub enum Decision<'v> {
     Delete,
 }
 
-/// The most nodes that one write to a tree of this height can create: three leaves in the place of two, two inner
-/// nodes in the place of one on every level above, and a new root.
+/// The most nodes that one write to a tree of this height can create: three leaves in the place of two, two
+/// inner nodes in the place of one on every level above, and a new root.
 #[must_use]
 pub fn reserve_for(height: u8) -> usize {
     4 + 2 * usize::from(height)

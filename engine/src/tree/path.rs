@@ -5,8 +5,8 @@ use crate::ids::PageRef;
 use crate::page::inner::Inner;
 use crate::page::{inner_edit, prefetch};
 
-/// More levels than a tree can have: a node splits only when it is full, so there are at least three children to a
-/// node on the way up, and ids have 32 bits.
+/// More levels than a tree can have: a node splits only when it is full, so there are at least three
+/// children to a node on the way up, and ids have 32 bits.
 pub(super) const HEIGHT_MAX: usize = 32;
 
 /// A node beside one of the path, under the same parent.
@@ -108,8 +108,8 @@ impl Path {
         self.steps[depth].node
     }
 
-    /// The neighbours, left and right, of the node at a depth, as far as they exist and are in memory; and what to
-    /// bring if one exists but none is.
+    /// The neighbours, left and right, of the node at a depth, as far as they exist and are in memory; and
+    /// what to bring if one exists but none is.
     pub(super) fn neighbours<S: NodeStore>(&self, store: &S, depth: usize) -> Neighbours {
         let mut neighbours = Neighbours {
             left: None,

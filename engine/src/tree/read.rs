@@ -26,11 +26,12 @@ pub fn get<'s, S: ReadNodes>(store: &'s S, root: &Root, key: &[u8]) -> Result<Op
     Ok(leaf.find(key).ok().map(|slot| leaf.value(slot)))
 }
 
-/// Lookups that go on side by side: enough to hide the memory's latency, few enough for the first-level cache.
+/// Lookups that go on side by side: enough to hide the memory's latency, few enough for the first-level
+/// cache.
 const INTERLEAVED: usize = 8;
 
-/// Looks many keys up, eight at a time side by side, so that their cache misses overlap: about a third of the time
-/// of as many [`get`]s when the nodes aren't in the processor's caches.
+/// Looks many keys up, eight at a time side by side, so that their cache misses overlap: about a third of
+/// the time of as many [`get`]s when the nodes aren't in the processor's caches.
 ///
 /// `out[i]` becomes what `get(keys[i])` would give.
 ///
@@ -53,9 +54,10 @@ pub fn get_many<'s, S: ReadNodes>(
     }
 }
 
-/// Brings what writes to these keys will read into the processor's caches, eight keys at a time side by side, and
-/// tells which nodes aren't in memory. A worker that does this for some requests before it applies them saves a good
-/// part of the time that they would wait for memory one after another; a few dozen keys at once are enough.
+/// Brings what writes to these keys will read into the processor's caches, eight keys at a time side by
+/// side, and tells which nodes aren't in memory. A worker that does this for some requests before it
+/// applies them saves a good part of the time that they would wait for memory one after another; a few
+/// dozen keys at once are enough.
 pub fn warm<S: ReadNodes>(store: &S, root: &Root, keys: &[&[u8]], missing: &mut Vec<Miss>) {
     if root.reference.is_none() {
         return;
@@ -72,8 +74,8 @@ pub fn warm<S: ReadNodes>(store: &S, root: &Root, keys: &[&[u8]], missing: &mut 
     }
 }
 
-/// The leaves of a group of keys, their tops on the way to the caches. Goes down in lockstep: each pass does, for
-/// every key, what the last pass prefetched for.
+/// The leaves of a group of keys, their tops on the way to the caches. Goes down in lockstep: each pass
+/// does, for every key, what the last pass prefetched for.
 fn leaves_of<'s, S: ReadNodes>(
     store: &'s S,
     root: &Root,

@@ -1,4 +1,5 @@
-//! Changes that don't fit into a leaf as it lies: split, even out, merge, and what follows in the levels above.
+//! Changes that don't fit into a leaf as it lies: split, even out, merge, and what follows in the levels
+//! above.
 //!
 //! | the change | what becomes of the leaf |
 //! |---|---|
@@ -37,9 +38,9 @@ fn leaf_too_empty(leaf: &Leaf<'_>, slot: usize) -> bool {
     leaf.used_bytes() - ENTRY_BYTES - leaf.slot(slot).heap_len() < underfull_bytes(leaf.page.len())
 }
 
-/// Locates the neighbours that removing an entry may need: for each depth, from the leaf upwards, as long as a merge
-/// there might leave the level above too empty. Element `depth` of the result belongs to that depth; it is empty, or
-/// reaches to the leaf's depth.
+/// Locates the neighbours that removing an entry may need: for each depth, from the leaf upwards, as long
+/// as a merge there might leave the level above too empty. Element `depth` of the result belongs to that
+/// depth; it is empty, or reaches to the leaf's depth.
 pub(super) fn prepare_removal<S: NodeStore>(
     store: &S,
     path: &Path,
@@ -134,8 +135,8 @@ fn plan_overflow<S: NodeStore>(store: &S, path: &Path, edit: LeafEdit<'_>) -> (S
         return (alone, vec![whole]);
     }
     if let LeafEdit::Insert { at: slot, .. } = edit {
-        // What lies beyond a run is cut off from it, so that the run can fill its leaf; when nothing does, the run goes
-        // on in a new leaf.
+        // What lies beyond a run is cut off from it, so that the run can fill its leaf; when nothing does,
+        // the run goes on in a new leaf.
         let cut = match leaf_edit::insertion_run(page, slot) {
             InsertionRun::Ascending if slot == page::count(page) => Some(slot),
             InsertionRun::Ascending => Some(slot + 1),
@@ -188,8 +189,8 @@ pub(super) fn underflow<S: NodeStore>(
     ascend(store, root, path, depth, splice, neighbours);
 }
 
-/// Whether replacing a value by a shorter one, in a leaf that gets too empty by it, gives occasion to merge the leaf:
-/// the neighbour in memory that can take what is left.
+/// Whether replacing a value by a shorter one, in a leaf that gets too empty by it, gives occasion to merge
+/// the leaf: the neighbour in memory that can take what is left.
 pub(super) fn absorbing_neighbour<S: NodeStore>(
     store: &S,
     path: &Path,

@@ -1,7 +1,8 @@
-//! The content that nodes are about to get, before it is written: where it may be cut so that every part fits.
+//! The content that nodes are about to get, before it is written: where it may be cut so that every part
+//! fits.
 //!
-//! A sequence reads one or two existing nodes as if they were one, with a change applied. Splitting, merging and
-//! evening out are all the same then: choose cuts, write each part to a new node.
+//! A sequence reads one or two existing nodes as if they were one, with a change applied. Splitting,
+//! merging and evening out are all the same then: choose cuts, write each part to a new node.
 
 use std::ops::Range;
 
@@ -22,7 +23,8 @@ pub(super) trait Sequence {
     fn len(&self) -> usize;
     fn key(&self, index: usize) -> KeyParts<'_>;
     fn lengths(&self, index: usize) -> Lengths;
-    /// The prefix length of the node that an element comes from: with it, the node's elements are known to fit.
+    /// The prefix length of the node that an element comes from: with it, the node's elements are known to
+    /// fit.
     fn kept_prefix_len(&self, index: usize) -> usize;
 }
 
@@ -74,8 +76,8 @@ impl<'s, S: Sequence> Measured<'s, S> {
         self.lengths.len()
     }
 
-    /// The range as a part for a node of `limit_bytes`, if it fits. The longest prefix is best for searches, but with
-    /// few short keys it may cost more than it saves.
+    /// The range as a part for a node of `limit_bytes`, if it fits. The longest prefix is best for
+    /// searches, but with few short keys it may cost more than it saves.
     pub(super) fn part(&self, range: Range<usize>, limit_bytes: usize) -> Option<Part> {
         if range.is_empty() {
             return None;
@@ -114,8 +116,8 @@ impl<'s, S: Sequence> Measured<'s, S> {
         })
     }
 
-    /// Halves, as nearly by bytes as they fit. `None` if there is no cut at all, which can't be for a node that
-    /// overflowed by one element of allowed size.
+    /// Halves, as nearly by bytes as they fit. `None` if there is no cut at all, which can't be for a node
+    /// that overflowed by one element of allowed size.
     pub(super) fn cut_in_two(&self, limit_bytes: usize) -> Option<Vec<Part>> {
         let [middle] = self.indexes_at_shares([(1, 2)]);
         self.cut_near(middle, limit_bytes)
@@ -180,8 +182,8 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// The size when the last element of a sequence has joined those that this is the size of. O(1), unless the
-    /// common prefix gets shorter.
+    /// The size when the last element of a sequence has joined those that this is the size of. O(1), unless
+    /// the common prefix gets shorter.
     pub(super) fn with_last_of<S: Sequence>(self, sequence: &S) -> Size {
         let all = 0..sequence.len();
         let last = all.end - 1;

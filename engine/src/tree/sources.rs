@@ -17,8 +17,8 @@ pub(super) fn merged_bytes_max(page_bytes: usize) -> usize {
     page_bytes / 5 * 4
 }
 
-/// Whether losing one child near `index` leaves an inner node too empty. Which of its two separators goes isn't known
-/// yet: the longer one is assumed.
+/// Whether losing one child near `index` leaves an inner node too empty. Which of its two separators goes
+/// isn't known yet: the longer one is assumed.
 pub(super) fn inner_too_empty(inner: &Inner<'_>, index: usize) -> bool {
     let heap_bytes = |index| {
         if index > 0 && index < inner.count {
@@ -31,8 +31,8 @@ pub(super) fn inner_too_empty(inner: &Inner<'_>, index: usize) -> bool {
     inner.used_bytes() - lost < underfull_bytes(inner.page.len())
 }
 
-/// Halves that fit. There always are: an element takes less than half of a node, so what fitted into one node, or
-/// two, before an element was added or taken away fits into two.
+/// Halves that fit. There always are: an element takes less than half of a node, so what fitted into one
+/// node, or two, before an element was added or taken away fits into two.
 pub(super) fn cut_in_two<S: Sequence>(measured: &Measured<'_, S>, page_bytes: usize) -> Vec<Part> {
     match measured.cut_in_two(page_bytes) {
         Some(parts) => parts,

@@ -9,8 +9,8 @@
 //!   crate. The tree reads them without checking again.
 //! - A node that isn't open is frozen: it never changes (its checksum field excepted, which the tree never
 //!   reads).
-//! - What was [located](NodeStore::locate) stays readable, at the same place, until the operation that located
-//!   it returns, even if the page is evicted meanwhile. A worker is pinned for that long.
+//! - What was [located](NodeStore::locate) stays readable, at the same place, until the operation that
+//!   located it returns, even if the page is evicted meanwhile. A worker is pinned for that long.
 
 use crate::ids::PageRef;
 
@@ -30,22 +30,30 @@ pub struct Located {
 /// Read access to immutable nodes, for as long as a borrow of this view lasts (an epoch pin).
 pub trait ReadNodes {
     /// The bytes of a verified node.
+    ///
+    /// # Errors
+    ///
+    /// [`Miss`], if the node isn't in memory.
     fn node(&self, reference: PageRef) -> Result<&[u8], Miss>;
 
-    /// Says that [`ReadNodes::node`] will soon be called for this reference. A hint: it may fetch the cache line
-    /// that tells where the page is, it must not block or do I/O.
+    /// Says that [`ReadNodes::node`] will soon be called for this reference. A hint: it may fetch the cache
+    /// line that tells where the page is, it must not block or do I/O.
     fn prefetch(&self, _reference: PageRef) {}
 }
 
 /// The nodes that one worker reads, creates and replaces.
 ///
-/// Room for [`crate::tree::reserve_for`] creations is guaranteed by the caller before every operation (rule R11),
-/// so [`NodeStore::create`] and [`NodeStore::copy`] can't fail.
+/// Room for [`crate::tree::reserve_for`] creations is guaranteed by the caller before every operation (rule
+/// R11), so [`NodeStore::create`] and [`NodeStore::copy`] can't fail.
 pub trait NodeStore: ReadNodes {
     /// Size of every node, bytes.
     fn page_bytes(&self) -> usize;
 
     /// Finds a node in memory, for the rest of this operation.
+    ///
+    /// # Errors
+    ///
+    /// [`Miss`], if it isn't there.
     fn locate(&self, reference: PageRef) -> Result<Located, Miss>;
 
     /// The bytes of a node that this operation located or created.
@@ -60,11 +68,12 @@ pub trait NodeStore: ReadNodes {
     /// Whether the node was created under the open batch, so that it may be changed in place.
     fn is_open(&self, node: Located) -> bool;
 
-    /// A new open node under a fresh id. Its header holds id, stamp and born; its other bytes are unspecified.
+    /// A new open node under a fresh id. Its header holds id, stamp and born; its other bytes are
+    /// unspecified.
     fn create(&mut self) -> Located;
 
-    /// A copy of a node ([`crate::page::copy_node`]) under a fresh id, with id, stamp and born of its own. Doesn't
-    /// retire the old one.
+    /// A copy of a node ([`crate::page::copy_node`]) under a fresh id, with id, stamp and born of its own.
+    /// Doesn't retire the old one.
     fn copy(&mut self, old: Located) -> Located;
 
     /// The node is no longer part of the tip tree. An open one is free at once.

@@ -38,7 +38,7 @@ pub(super) struct TestStore {
 }
 
 fn crc(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(&bytes[4..])
+    crate::checksum::crc32c(&bytes[4..])
 }
 
 impl TestStore {

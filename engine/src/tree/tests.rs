@@ -360,13 +360,26 @@ fn op(page_bytes: usize) -> impl Strategy<Value = Op> {
             .prop_map(|(key, value)| Op::PutBlob(key, value)),
         6 => key(page_bytes).prop_map(Op::Delete),
         2 => (key(page_bytes), 1..30usize).prop_map(|(key, count)| Op::DeleteRange(key, count)),
-        1 => (key(page_bytes).prop_map(move |mut key| { key.truncate(max_key_bytes(page_bytes) - 1); key }), 1..40u8, any::<bool>(), 0..60usize)
-            .prop_map(|(prefix, count, descending, value_bytes)| Op::PutRun { prefix, count, descending, value_bytes }),
+        1 => run_of_puts(page_bytes),
         3 => key(page_bytes).prop_map(Op::Modify),
         3 => Just(Op::Freeze),
         1 => Just(Op::Snapshot),
         1 => Just(Op::DropSnapshot),
     ]
+}
+
+fn run_of_puts(page_bytes: usize) -> impl Strategy<Value = Op> {
+    (key(page_bytes), 1..40u8, any::<bool>(), 0..60usize).prop_map(
+        move |(mut prefix, count, descending, value_bytes)| {
+            prefix.truncate(max_key_bytes(page_bytes) - 1);
+            Op::PutRun {
+                prefix,
+                count,
+                descending,
+                value_bytes,
+            }
+        },
+    )
 }
 
 fn run(page_bytes: usize, miss_one_in: u64, ops: Vec<Op>) {
@@ -436,7 +449,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
-    fn small_pages_match_a_map(ops in prop::collection::vec(op(512), 1..300), miss in prop_oneof![Just(0u64), Just(20)]) {
+    fn small_pages_match_a_map(
+        ops in prop::collection::vec(op(512), 1..300),
+        miss in prop_oneof![Just(0u64), Just(20)],
+    ) {
         run(512, miss, ops);
     }
 

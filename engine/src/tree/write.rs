@@ -1,7 +1,7 @@
 //! One write: descend, look, decide, change.
 //!
-//! All-or-nothing: whatever the change may need, neighbours for a merge included, is located before `decide` is
-//! asked; from then on nothing can fail.
+//! All-or-nothing: whatever the change may need, neighbours for a merge included, is located before
+//! `decide` is asked; from then on nothing can fail.
 
 use std::borrow::Cow;
 
@@ -23,8 +23,8 @@ use crate::page::{ValueRef, max_inline_value_bytes, max_key_bytes};
 ///
 /// # Panics
 ///
-/// If the key is empty or longer than [`max_key_bytes`], or the value longer than [`max_inline_value_bytes`]. Callers
-/// refuse such keys and turn such values into blobs.
+/// If the key is empty or longer than [`max_key_bytes`], or the value longer than
+/// [`max_inline_value_bytes`]. Callers refuse such keys and turn such values into blobs.
 pub fn put<S: NodeStore>(
     store: &mut S,
     root: &mut Root,
@@ -43,8 +43,8 @@ pub fn put<S: NodeStore>(
 ///
 /// # Errors
 ///
-/// The first node that isn't in memory, on the way to the key or, if its leaf gets too empty, beside it; nothing was
-/// changed.
+/// The first node that isn't in memory, on the way to the key or, if its leaf gets too empty, beside it;
+/// nothing was changed.
 ///
 /// # Panics
 ///
