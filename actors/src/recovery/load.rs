@@ -176,6 +176,8 @@ fn image_corrupt(superblock: &Superblock, reason: &str) -> Error {
 /// Slot A, sync, slot B, sync.
 pub(super) fn write_superblocks(data: &dyn File, superblock: &Superblock) -> Result<()> {
     let failed = |error| Error::io("writing a superblock", error);
+    // What contradicts itself could not be opened again.
+    superblock.validate().map_err(|defect| failed(std::io::Error::other(defect)))?;
     let block = AlignedBuffer::copy_of(&superblock.encode());
     for offset in [0, u64::from(superblock.page_bytes)] {
         data.write_at(&block, offset).map_err(failed)?;

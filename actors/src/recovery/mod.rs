@@ -251,8 +251,8 @@ fn run(
         fetched_max: (frames / 16).clamp(1, FETCHED_MAX),
         dirty_pages_max: options.max_dirty_pages.unwrap_or(frames / 2).max(1),
         checkpoint_log_bytes: options.checkpoint_log_bytes,
-        batch_record_bytes_max: (start.layout.record_bytes_max() - 4096).min(BATCH_RECORD_BYTES_MAX),
-        flush_interval_nanos: options.flush_interval.as_nanos() as u64,
+        batch_record_bytes_max: start.layout.record_bytes_max().saturating_sub(4096).min(BATCH_RECORD_BYTES_MAX),
+        flush_interval_nanos: u64::try_from(options.flush_interval.as_nanos()).unwrap_or(u64::MAX),
     };
     let shared = Arc::new(Shared {
         current: VersionCell::new(memory.collector().clone(), Arc::clone(&version)),
