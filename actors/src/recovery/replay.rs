@@ -27,6 +27,8 @@ use crate::ticket::ticket;
 
 /// Record bytes that are sorted and applied at a time.
 const SLICE_BYTES: usize = 16 << 20;
+/// And most records: short keys without values would cost many times their bytes.
+const SLICE_RECORDS: usize = 1 << 18;
 
 /// The log's files, for reading.
 pub(super) struct Log {
@@ -331,7 +333,7 @@ impl Replayer<'_> {
             }
             _ => {}
         }
-        if self.slice.bytes.len() >= SLICE_BYTES {
+        if self.slice.bytes.len() >= SLICE_BYTES || self.slice.records.len() >= SLICE_RECORDS {
             self.apply();
         }
     }
