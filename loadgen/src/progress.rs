@@ -78,14 +78,15 @@ impl Progress {
     }
 
     fn restart(&self, template: &str, length: Option<u64>) {
+        // The style first, for each of the other calls may draw.
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.set_message("");
         self.bar.reset();
         match length {
             Some(length) => self.bar.set_length(length),
             None => self.bar.unset_length(),
-        }
-        self.bar.set_message("");
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
         }
     }
 }

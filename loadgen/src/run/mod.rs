@@ -3,8 +3,8 @@
 //! | stage | function | in verified runs also |
 //! |---|---|---|
 //! | open | [`execute`] | open the ledger; walk over everything that an earlier run left |
-//! | load what is missing | [`loader::load`] | |
-//! | the load itself, measured | [`drive::drive`] | every answer checked; flush points if buffered |
+//! | load what is missing | `loader` | |
+//! | the load itself, measured | `drive` | every answer checked; flush points if buffered |
 //! | close | [`execute`] | walk before; open, walk and close again after |
 //!
 //! When the first walk finds something wrong the run ends there: nothing is written over the evidence.
