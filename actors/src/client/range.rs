@@ -272,7 +272,7 @@ fn item(inner: &Inner, run: &mut Run, entry: Entry) -> Result<(Value, Value)> {
     let key = Value::part(bytes, entry.start as usize, entry.key_bytes as usize);
     let value = Value::part(bytes, (entry.start + entry.key_bytes) as usize, entry.value_bytes as usize);
     if entry.is_blob {
-        return Ok((key, inner.read_blob(&value)?.into()));
+        return Ok((key, inner.read_blob(&value)?));
     }
     Ok((key, value))
 }

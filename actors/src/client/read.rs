@@ -134,7 +134,7 @@ impl Inner {
             Found::Blob(descriptor, version) => {
                 let value = self.read_blob(&descriptor)?;
                 drop(version);
-                Ok(Some(value.into()))
+                Ok(Some(value))
             }
         }
     }
@@ -250,7 +250,7 @@ impl Inner {
         }
         drop(held);
         for (index, descriptor) in blobs {
-            values[index] = Some(self.read_blob(&descriptor)?.into());
+            values[index] = Some(self.read_blob(&descriptor)?);
         }
         Ok(values)
     }
