@@ -181,6 +181,6 @@ pub(crate) fn format_figure(figure: f64, unit: Unit) -> String {
         Unit::PerSecond | Unit::MegabytesPerSecond => format!("{figure:.0}"),
         Unit::Milliseconds if figure < 10.0 => format!("{figure:.2}"),
         Unit::Milliseconds => format!("{figure:.0}"),
-        Unit::TimesRaw | Unit::TimesBudget => format!("{figure:.2}"),
+        Unit::TimesRaw | Unit::TimesBudget | Unit::BlocksPerGet => format!("{figure:.2}"),
     }
 }

@@ -121,9 +121,13 @@ impl Results {
         self.sizes.get(&(after, contender)).copied()
     }
 
-    /// How many times better Treering's median is than that of `rival`.
+    /// How many times better Treering's median is than that of `rival`; `None` where a figure is
+    /// missing or no merit.
     #[must_use]
     pub fn advantage(&self, row: &Row, rival: Contender) -> Option<f64> {
+        if !row.unit.is_a_merit() {
+            return None;
+        }
         let own = self.median(row.key, Contender::Treering)?;
         let other = self.median(row.key, rival)?;
         Some(if row.unit.smaller_is_better() {

@@ -6,7 +6,7 @@
 //!
 //! * Treering and RocksDB read with `O_DIRECT`.
 //! * redb and fjall have a cache of their own and read files: a thread of the child drops their files
-//!   from the page cache a hundred times a second, so their own cache is what counts.
+//!   from the page cache two hundred times a second, so their own cache is what counts.
 //! * For LMDB the page cache is the cache: its child lives in a memory cgroup of the cache's size
 //!   and a little for the process itself. The operator provides the group (`PEERS_CGROUP`); without
 //!   one, LMDB has no figure here.
@@ -14,7 +14,7 @@
 //! The device's own rate is measured in between, on a file as large as the records in a tree.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -31,10 +31,15 @@ use crate::report::{Contender, Results, catalog};
 use crate::workload::RECORD_BYTES;
 
 const GETS: [(&str, u32); 3] = [("beyond-get-1", 1), ("beyond-get-16", 16), ("beyond-get-64", 64)];
+/// The row whose reads from the device are counted, and the row that says how many there were.
+const CHECKED: &str = "beyond-get-64";
+const CHECK: &str = "beyond-get-64-blocks";
 const HALF: &str = "beyond-half";
 const HALF_THREADS: u64 = 64;
 const MEMORY: &str = "memory";
 
+/// Bytes of a block and of every engine's page.
+const BLOCK_BYTES: u64 = 4096;
 /// Raw records to cache.
 const DATA_TO_CACHE: u64 = 8;
 /// What Treering may use besides its cache.
@@ -188,10 +193,17 @@ fn measure_rows(context: &Context, assignment: &Assignment, store: &dyn Store) -
     fill_cache(assignment, store)?;
     for (row, threads) in GETS.into_iter().rev() {
         if context.settings.wants(row) {
+            let gets = AtomicU64::new(0);
+            let before = disk::bytes_delivered()?;
             let sample = measure::run(store, plan(u64::from(threads)), &|session, random| {
+                gets.fetch_add(1, Ordering::Relaxed);
                 get_checked(session, random.below(records))
             })?;
             answer_figure(row, sample.rate);
+            if row == CHECKED {
+                let blocks = (disk::bytes_delivered()? - before) as f64 / BLOCK_BYTES as f64;
+                answer_figure(CHECK, blocks / gets.into_inner() as f64);
+            }
         }
     }
     if context.settings.wants(HALF) {
@@ -209,9 +221,8 @@ fn measure_rows(context: &Context, assignment: &Assignment, store: &dyn Store) -
 
 /// Reads until the cache has seen twice as many pages as it holds.
 fn fill_cache(assignment: &Assignment, store: &dyn Store) -> Result<()> {
-    const PAGE_BYTES: u64 = 4096;
     const STEP: Duration = Duration::from_millis(250);
-    let wanted = (2 * cache_bytes(assignment.records) / PAGE_BYTES) as f64;
+    let wanted = (2 * cache_bytes(assignment.records) / BLOCK_BYTES) as f64;
     let mut reads = 0.0;
     let mut seed = 1 << 32;
     while reads < wanted {
