@@ -97,6 +97,7 @@ impl Shard {
     pub(super) fn can_reclaim(&self) -> bool {
         self.exclusive.is_none()
             && self.starved == Starved::No
+            && !self.reclaim_paused
             && !self.shared.status.is_poisoned()
             && self.unpublished < UNPUBLISHED_MAX
             && self.reclaiming.front().is_some_and(|reclaim| reclaim.waits_for.is_none())
@@ -143,6 +144,7 @@ impl Shard {
             for key in keys {
                 let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
                 if !self.supply_for(tree::reserve_for(height), outbox) {
+                    self.reclaim_paused = self.shortage.is_some();
                     return Ok(false);
                 }
                 let Some(tip) = self.tips.get_mut(&tree) else { return Ok(true) };

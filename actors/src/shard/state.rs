@@ -120,6 +120,8 @@ pub(crate) struct Shard {
     pub(super) pressure_sent: bool,
     /// Dropped trees whose pages are being retired.
     pub(super) reclaiming: VecDeque<super::reclaim::Reclaim>,
+    /// Whether there were no pages for reclaiming: until something is published, more of them are not to be expected.
+    pub(super) reclaim_paused: bool,
     /// Dropped trees of which nothing more is retired, for as long as the published version still has them.
     pub(super) reclaimed: Vec<TreeId>,
 }
@@ -163,6 +165,7 @@ impl Shard {
             chunk_requested: false,
             pressure_sent: false,
             reclaiming: VecDeque::new(),
+            reclaim_paused: false,
             reclaimed: Vec::new(),
         };
         shard.open_batch();

@@ -32,7 +32,10 @@ impl Actor for Shard {
         match message {
             ShardMessage::Request(request) => self.incoming.push_back(request),
             ShardMessage::Loaded { reference, result } => self.loaded(reference, result),
-            ShardMessage::Published { batches } => self.unpublished -= batches,
+            ShardMessage::Published { batches } => {
+                self.unpublished -= batches;
+                self.reclaim_paused = false;
+            }
             ShardMessage::Refused { extents } => {
                 self.unpublished -= 1;
                 // Poisoned, the tips stay and refer to the pages until the database is opened again.
@@ -194,14 +197,18 @@ impl Shard {
         }
         let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
         let creates_nodes = !matches!(request.action, Action::Get { .. });
-        if creates_nodes && !self.supply_for(tree::reserve_for(height), outbox) {
-            if let Some(error) = self.shortage.clone() {
-                self.refuse(request, held, error);
-            } else {
-                self.parked.count += 1;
-                self.ready.push_front(ReadyRequest { request, held });
+        let nodes = tree::reserve_for(height);
+        let mut from_reserve = false;
+        if creates_nodes && !self.supply_for(nodes, outbox) {
+            match self.shortage.clone() {
+                Some(_) if self.supply_removal(&request, nodes) => from_reserve = true,
+                Some(error) => return self.refuse(request, held, error),
+                None => {
+                    self.parked.count += 1;
+                    self.ready.push_front(ReadyRequest { request, held });
+                    return;
+                }
             }
-            return;
         }
         let Some(tip) = self.tips.get_mut(&tree) else { return };
         let mut store = TipStore {
@@ -229,6 +236,20 @@ impl Shard {
                 self.open.resolutions.push(Resolution { reply: request.reply, result });
             }
         }
+        if from_reserve {
+            // What the removal left must not serve the next write.
+            self.supply.frames.drain(..).for_each(|frame| self.shared.memory.release_now(frame));
+        }
+    }
+
+    /// Where memory is all there is and it is full, the reserve lets removals through: they alone make room. No reads
+    /// or checkpoints need it there.
+    fn supply_removal(&mut self, request: &Request, nodes: usize) -> bool {
+        if self.shared.settings.in_memory && matches!(request.action, Action::Delete { .. }) {
+            let wanted = nodes.saturating_sub(self.supply.frames.len());
+            self.shared.memory.allocate_many(Class::Reserve, wanted, &mut self.supply.frames);
+        }
+        self.supply.covers(nodes)
     }
 
     /// The database is poisoned: nothing is applied any more, since nobody takes back the pages of refused batches.
@@ -252,6 +273,7 @@ impl Shard {
     pub(super) fn refuse(&mut self, request: Request, held: Vec<treering_engine::memory::FrameId>, error: Error) {
         self.finish(&request, held);
         self.open.operations += 1;
+        self.open.sync |= request.durability == Durability::Sync;
         if let Some(descriptor) = request.action.blob() {
             let extents = crate::client::blob_extents(descriptor).map(|retired| retired.extent);
             self.open.extents_unused.extend(extents);
