@@ -22,12 +22,22 @@ impl Threads {
     /// Starts one thread for each actor. The device belongs to the pager's.
     pub fn start(runtime: &Arc<Runtime>, device: Box<dyn Device>) -> io::Result<Threads> {
         let mut threads = Threads(Vec::new());
+        match threads.spawn_all(runtime, device) {
+            Ok(()) => Ok(threads),
+            Err(error) => {
+                threads.stop(runtime);
+                Err(error)
+            }
+        }
+    }
+
+    fn spawn_all(&mut self, runtime: &Arc<Runtime>, device: Box<dyn Device>) -> io::Result<()> {
         for index in 0..runtime.shards.len() {
-            threads.spawn(runtime, format!("treering-shard-{index}"), move |runtime| {
+            self.spawn(runtime, format!("treering-shard-{index}"), move |runtime| {
                 run_actor(runtime, &runtime.shards[index], || false, || false, true);
             })?;
         }
-        threads.spawn(runtime, "treering-commit".into(), |runtime| {
+        self.spawn(runtime, "treering-commit".into(), |runtime| {
             run_actor(
                 runtime,
                 &runtime.commit,
@@ -36,15 +46,14 @@ impl Threads {
                 true,
             );
         })?;
-        threads.spawn(runtime, "treering-flusher".into(), |runtime| {
+        self.spawn(runtime, "treering-flusher".into(), |runtime| {
             let work = || {
                 let task = runtime.file_tasks().pop_front();
                 task.map(|task| runtime.run_file_task(task)).is_some()
             };
             run_actor(runtime, &runtime.flusher, work, || !runtime.file_tasks().is_empty(), false);
         })?;
-        threads.spawn(runtime, "treering-pager".into(), |runtime| run_pager(runtime, device))?;
-        Ok(threads)
+        self.spawn(runtime, "treering-pager".into(), |runtime| run_pager(runtime, device))
     }
 
     /// No threads: something else drives the actors.
