@@ -246,7 +246,7 @@ fn run(
         durability: options.durability,
         in_memory,
         log: options.log && !in_memory,
-        open_nodes_max: (frames / 4 / options.shards).max(32),
+        open_nodes_max: (frames / 4 / options.shards).max(8),
         parked_max: parked_max(frames, options.shards),
         fetched_max: (frames / 16).clamp(1, FETCHED_MAX),
         dirty_pages_max: options.max_dirty_pages.unwrap_or(frames / 2).max(1),
