@@ -1,7 +1,7 @@
 //! Requests for several keys: they run alone, so that they can be undone as a whole.
 
 use crossbeam_epoch::Guard;
-use treering_engine::TreeId;
+use treering_engine::{PageRef, TreeId};
 use treering_engine::log::{Record, RecordReader};
 use treering_engine::tree::{self, Miss};
 
@@ -10,12 +10,15 @@ use super::messages::{Action, Request};
 use super::state::{Exclusive, ExclusiveJob, Shard};
 use super::store::TipStore;
 use crate::actor::Outbox;
-use crate::client::blobs_in;
+use crate::client::{NodeView, blobs_in};
 use crate::error::Error;
 use crate::options::Durability;
 use crate::pager::{PagerMessage, Waiter};
 use crate::shared::Counter;
 use crate::ticket::{Outcome, Resolution};
+
+/// Keys that are looked at for each page that is read ahead: neighbours often share a leaf.
+const READ_AHEAD_KEYS: usize = 8;
 
 /// How one write of an exclusive request went.
 enum Progress {
@@ -69,7 +72,12 @@ impl Shard {
                 }
             };
             match progress {
-                Progress::Done => {}
+                // What was loaded for this part has served it. (Bad run: a replay of thousands of records holds
+                // every page that it had to bring, until nothing can leave memory any more.)
+                Progress::Done => {
+                    let held = std::mem::take(&mut exclusive.held);
+                    held.into_iter().for_each(|frame| self.unhold(frame));
+                }
                 Progress::Ended => {
                     if let ExclusiveJob::Batch(records) = &exclusive.job {
                         self.open.records.extend_from_slice(records);
@@ -87,6 +95,7 @@ impl Shard {
                     self.shared.counters.add(Counter::Parked, 1);
                     exclusive.waits_for = Some(reference.id);
                     outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
+                    self.read_ahead(&exclusive, reference, guard, outbox);
                     self.exclusive = Some(exclusive);
                     return false;
                 }
@@ -96,6 +105,32 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// Asks for the pages that the next changes will need beside the one that is waited for: one read after the other
+    /// would make recovery as slow as the device's latency.
+    fn read_ahead(&self, exclusive: &Exclusive, missed: PageRef, guard: &Guard, outbox: &mut Outbox) {
+        let (ExclusiveJob::Batch(records) | ExclusiveJob::Replay(records)) = &exclusive.job;
+        let mut changes = RecordReader::resume(records, exclusive.next).map_while(|record| match record {
+            Ok(Record::Put { tree, key, .. } | Record::PutBlob { tree, key, .. } | Record::Delete { tree, key }) => {
+                Some((tree, key))
+            }
+            _ => None,
+        });
+        let Some((tree, first)) = changes.next() else { return };
+        let Some(tip) = self.tips.get(&tree) else { return };
+        let mut keys = vec![first];
+        let count = self.shared.settings.fetched_max * READ_AHEAD_KEYS;
+        keys.extend(changes.take_while(|(next, _)| *next == tree).take(count).map(|(_, key)| key));
+        let view = NodeView(self.shared.memory.view(guard));
+        let mut found = vec![Ok(None); keys.len()];
+        tree::get_many(&view, &tip.root, &keys, &mut found);
+        let mut ahead: Vec<PageRef> = found.into_iter().filter_map(|found| found.err().map(|miss| miss.0)).collect();
+        ahead.dedup();
+        ahead.retain(|reference| reference.id != missed.id);
+        ahead.truncate(self.shared.settings.fetched_max);
+        let fetch = |reference| PagerMessage::Fetch { reference, waiter: Waiter::Nobody };
+        outbox.pager.extend(ahead.into_iter().map(fetch));
     }
 
     /// Ends the exclusive request with an error, undoing what it did.
