@@ -43,6 +43,8 @@ pub(crate) struct Pager {
     /// Fetches that wait for a frame.
     pub(super) starved: VecDeque<(PageRef, Waiter)>,
     pub(super) pressure_sent: bool,
+    /// Whether the flusher knows that frames are few.
+    pub(super) low_told: bool,
 }
 
 impl Pager {
@@ -58,6 +60,7 @@ impl Pager {
             queued_writes: VecDeque::new(),
             starved: VecDeque::new(),
             pressure_sent: false,
+            low_told: false,
         }
     }
 }

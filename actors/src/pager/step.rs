@@ -46,10 +46,13 @@ impl Actor for Pager {
         // In memory nothing can be evicted, however low it is.
         let low = !self.shared.settings.in_memory
             && memory.available_frames(Class::Worker) < crate::flusher::frames_low(memory.frames());
-        if (low || !self.starved.is_empty()) && !self.pressure_sent {
+        // That frames are few is told once each time: the flusher answers at once as long as there are some, and
+        // would be asked again, and so on, for as long as its writes take.
+        if ((low && !self.low_told) || !self.starved.is_empty()) && !self.pressure_sent {
             self.pressure_sent = true;
             outbox.flusher.push(FlusherMessage::Pressure { shard: None });
         }
+        self.low_told = low;
     }
 }
 

@@ -16,6 +16,9 @@ use crate::shared::collect;
 /// Collections after which the epoch has nothing more to give.
 const COLLECTIONS: usize = 3;
 
+/// What a step of an actor takes.
+const STEP_NANOS: Nanos = 100;
+
 /// Something that could happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Choice {
@@ -210,6 +213,8 @@ impl Sim {
         let lane_max = 1 + state.random.below(state.messages_max as u64) as usize;
         let requests_max = 1 + state.random.below(state.messages_max as u64) as usize;
         let planted = self.options.planted;
+        // Nothing is done in no time: two actors that keep each other busy must not keep the disk waiting for ever.
+        self.disk.advance(STEP_NANOS);
         // Nobody else runs actors here, so the seat is free.
         seat.try_step_of(lane_max, requests_max, self.now(), &mut state.outbox, |outbox| {
             if planted != Planted::Nothing {
