@@ -1,0 +1,12 @@
+//! Random operations of several clients, power cuts at any step, reopening, and a comparison with the model.
+//!
+//! `TREERING_SIM_SEEDS` sets how many seeds run (default 10,000), `TREERING_SIM_SEED` runs a single one.
+
+use treering_tests::seeds;
+use treering_tests::workload::{Setting, run};
+
+#[test]
+fn every_seed_agrees_with_the_model() {
+    let setting = Setting::default();
+    seeds::run_all(10_000, |seed| run(seed, &setting));
+}
