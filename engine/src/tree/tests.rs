@@ -445,6 +445,46 @@ fn model() -> impl Strategy<Value = Model> {
     prop::collection::btree_map(key(512), (any::<bool>(), value(512)), 0..250)
 }
 
+/// Long keys that differ at their ends make nodes of few children, so that a few thousand give a high tree; growing
+/// and shrinking it takes every way there is of cutting, merging and evening out inner nodes.
+#[test]
+fn high_trees_grow_and_shrink() {
+    let mut harness = Harness::new(512, 50);
+    let mut random = 1u64;
+    let mut next = move || {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        random >> 33
+    };
+    let mut height_max = 0;
+    for round in 0..12_000u64 {
+        let number = next() % 4000;
+        let mut key = vec![b'k'; max_key_bytes(512)];
+        key[0] = (number % 5) as u8;
+        let end = key.len() - 2;
+        key[end..].copy_from_slice(&(number as u16).to_be_bytes());
+        // First mostly insertions, then mostly deletions.
+        if next() % 12_000 > round {
+            harness.put(&key, (next() % 50 == 0, vec![7; (next() % 40) as usize]));
+        } else {
+            harness.delete(&key);
+        }
+        height_max = height_max.max(harness.root.height);
+        if round % 400 == 0 {
+            harness.apply(Op::Snapshot);
+        }
+    }
+    harness.assert_matches();
+    assert!(height_max >= 6, "{height_max}");
+    let keys: Vec<Vec<u8>> = harness.model.keys().cloned().collect();
+    for key in keys {
+        harness.delete(&key);
+    }
+    harness.assert_matches();
+    assert!(harness.root.reference.is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
