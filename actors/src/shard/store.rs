@@ -137,7 +137,8 @@ impl NodeStore for TipStore<'_> {
         let (stamp, born) = (self.open.stamp, self.open.born);
         let node = self.located(id, frame);
         let (target, [source, _]) = self.rebuild(node, [old, old]);
-        target.copy_from_slice(source);
+        // Not the checksum, which the pager may be filling in just now.
+        page::copy_node(target, source);
         page::set_identity(target, id, stamp, born);
         self.memory.insert_resident(id, frame);
         node
