@@ -41,7 +41,7 @@ impl Run {
     /// One life: open, compare, work, end.
     pub(super) fn live(&mut self, life: u32) -> Result<(), String> {
         let cut_after = (!self.random.one_in(3)).then(|| self.random.below(self.profile.steps));
-        for (prefix, rates) in &self.setting.faults {
+        for (prefix, rates) in self.setting.faults.iter().chain(&self.setting.lies) {
             self.disk.set_faults(prefix, *rates);
         }
         self.disk.set_capacity(self.setting.capacity_bytes);

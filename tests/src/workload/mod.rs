@@ -23,6 +23,8 @@ pub struct Setting {
     pub planted: Planted,
     /// Faults of the disk, by prefix of file names.
     pub faults: Vec<(&'static str, FaultRates)>,
+    /// Faults of the disk that the comparison knows nothing of: they must be found.
+    pub lies: Vec<(&'static str, FaultRates)>,
     /// Whether the faults are silent: then what was acknowledged may be gone, but nothing may be wrong.
     pub silent: bool,
     /// Bytes that the disk holds.
