@@ -13,6 +13,19 @@
 //!           peers/ (one file per engine behind `Store` and `Session`)
 //! ```
 //!
+//! How to run it, on a machine that does nothing else (a compile beside it voids every durable row):
+//!
+//! ```text
+//! PEERS_QUICK=1 cargo bench -p treering-benches --bench peers            two minutes, no RocksDB
+//! cargo bench -p treering-benches --features rocksdb --bench peers       everything
+//! PEERS_ROWS=put-durable PEERS_ENGINES=treering,rocksdb cargo bench ...  some of it
+//! cargo bench -p treering-benches --bench engine                         Criterion, the hot paths
+//! ```
+//!
+//! All variables: [`settings`]. For LMDB beyond the cache the operator provides a memory cgroup, as in
+//! `mkdir /sys/fs/cgroup/memory/peers` (version 1) or a delegated group (version 2), and says
+//! `PEERS_CGROUP=/sys/fs/cgroup/memory/peers`.
+//!
 //! What makes the comparison fair, and where it is decided:
 //!
 //! * Keys and values are a function of an index ([`workload`]), so every engine gets the same ones

@@ -226,7 +226,8 @@ fn writes(context: &Context, results: &mut Results, stores: &[Opened]) -> Result
 fn mixed(context: &Context, results: &mut Results, stores: &[Opened]) -> Result<()> {
     let chooser = Chooser::new(context);
     for (row, mix, threads) in MIXES {
-        go_round_writing(context, results, stores, row, threads, &|session, random| {
+        let go = if mix == Mix::C { go_round } else { go_round_writing };
+        go(context, results, stores, row, threads, &|session, random| {
             chooser.operate(mix, session, random)
         })?;
     }

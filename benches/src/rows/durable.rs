@@ -72,8 +72,9 @@ fn singles(
     threads: u64,
 ) -> Result<()> {
     let records = context.settings.records;
+    let device_path = context.settings.directory.join("raw-log");
     let device = match threads {
-        1 => Some(RawFile::create_log(&context.settings.directory.join("raw-log"))?),
+        1 => Some(RawFile::create_log(&device_path)?),
         _ => None,
     };
     for round in 0..context.settings.rounds {
@@ -93,6 +94,9 @@ fn singles(
             let p99_ms = sample.latency_ns.value_at_quantile(0.99) as f64 / 1e6;
             note(results, p99, opened.engine, p99_ms);
         }
+    }
+    if device.is_some() {
+        std::fs::remove_file(device_path)?;
     }
     settle(results, stores, row)
 }
