@@ -17,18 +17,28 @@ fn random(state: &mut u64) -> u64 {
 fn key(number: u64) -> [u8; 24] {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut key = [0; 24];
-    key.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&random(&mut state).to_be_bytes()));
+    key.chunks_exact_mut(8)
+        .for_each(|part| part.copy_from_slice(&random(&mut state).to_be_bytes()));
     key
 }
 
 fn report(name: &str, count: u64, start: Instant) {
     let seconds = start.elapsed().as_secs_f64();
-    println!("{name:32} {:>12.0}/s {:>10.0} ns", count as f64 / seconds, seconds * 1e9 / count as f64);
+    println!(
+        "{name:32} {:>12.0}/s {:>10.0} ns",
+        count as f64 / seconds,
+        seconds * 1e9 / count as f64
+    );
 }
 
 fn main() -> treering::Result<()> {
-    let path = std::env::args().nth(1).unwrap_or_else(|| "/tmp/treering-speed".into());
-    let records: u64 = std::env::var("RECORDS").ok().and_then(|v| v.parse().ok()).unwrap_or(1_000_000);
+    let path = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "/tmp/treering-speed".into());
+    let records: u64 = std::env::var("RECORDS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1_000_000);
     let _ = std::fs::remove_dir_all(&path);
     let db = Options::new().cache_bytes(1 << 30).open(&path)?;
     let tree = db.client().tree("t")?.with_durability(Durability::Buffered);
@@ -96,7 +106,11 @@ fn main() -> treering::Result<()> {
         let mut left = 100;
         tree.scan(key(random(&mut state) % records).., |_, _| {
             left -= 1;
-            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if left == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         })?;
     }
     report("range of 100", records / 100, start);
@@ -114,10 +128,16 @@ fn main() -> treering::Result<()> {
                 });
             }
         });
-        report(&format!("buffered put, waited, {threads} thr"), each * threads, start);
+        report(
+            &format!("buffered put, waited, {threads} thr"),
+            each * threads,
+            start,
+        );
     }
     let synced = tree.with_durability(Durability::Sync);
-    if std::env::var("QUICK").is_ok() { return db.close(); }
+    if std::env::var("QUICK").is_ok() {
+        return db.close();
+    }
     for threads in [1u64, 16, 64] {
         let each = if threads == 1 { 10_000 } else { 200_000 / threads };
         let before = db.stats();

@@ -9,8 +9,8 @@ use treering_engine::ShardId;
 use treering_engine::memory::FrameId;
 use treering_io::Operation;
 
-use crate::error::Result;
 use crate::commit::{CommitMessage, LogTask};
+use crate::error::Result;
 use crate::flusher::{FileTask, FlusherMessage};
 use crate::pager::PagerMessage;
 use crate::shard::ShardMessage;

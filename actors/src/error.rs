@@ -150,8 +150,13 @@ impl Error {
     /// Wraps a system error with what was attempted.
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Error {
         if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::FileTooLarge {
-            return Error::OutOfSpace { what: format!("{}: {source}", what.into()) };
+            return Error::OutOfSpace {
+                what: format!("{}: {source}", what.into()),
+            };
         }
-        Error::Io { what: what.into(), source: Arc::new(source) }
+        Error::Io {
+            what: what.into(),
+            source: Arc::new(source),
+        }
     }
 }

@@ -36,7 +36,10 @@ mod flusher;
 mod options;
 mod pager;
 mod recovery;
-#[expect(clippy::disallowed_methods, reason = "threads, clocks and waiting are this module's business")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "threads, clocks and waiting are this module's business"
+)]
 mod runtime;
 mod shard;
 mod shared;

@@ -181,25 +181,39 @@ impl Options {
         let invalid = |option, reason: String| Err(Error::InvalidOption { option, reason });
         let page_bytes = self.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
         if !page_bytes.is_power_of_two() || !(4096..=65536).contains(&page_bytes) {
-            return invalid("page_size", format!("{page_bytes} is not a power of two from 4096 to 65536"));
+            return invalid(
+                "page_size",
+                format!("{page_bytes} is not a power of two from 4096 to 65536"),
+            );
         }
         if self.cache_bytes < FRAMES_MIN * page_bytes as u64 {
             let least = FRAMES_MIN * page_bytes as u64;
-            return invalid("cache_bytes", format!("{} is less than {least} (256 pages)", self.cache_bytes));
+            return invalid(
+                "cache_bytes",
+                format!("{} is less than {least} (256 pages)", self.cache_bytes),
+            );
         }
         if self.shards == 0 || self.shards > 256 {
             return invalid("shards", format!("{} is not between 1 and 256", self.shards));
         }
-        if !self.log_segment_bytes.is_multiple_of(4096) || !(64 << 10..=1 << 30).contains(&self.log_segment_bytes) {
+        if !self.log_segment_bytes.is_multiple_of(4096)
+            || !(64 << 10..=1 << 30).contains(&self.log_segment_bytes)
+        {
             return invalid(
                 "log_segment_bytes",
-                format!("{} is not a multiple of 4096 from 64 KiB to 1 GiB", self.log_segment_bytes),
+                format!(
+                    "{} is not a multiple of 4096 from 64 KiB to 1 GiB",
+                    self.log_segment_bytes
+                ),
             );
         }
         if self.checkpoint_log_bytes < self.log_segment_bytes {
             return invalid(
                 "checkpoint_log_bytes",
-                format!("{} is less than one segment ({})", self.checkpoint_log_bytes, self.log_segment_bytes),
+                format!(
+                    "{} is less than one segment ({})",
+                    self.checkpoint_log_bytes, self.log_segment_bytes
+                ),
             );
         }
         if self.max_dirty_pages == Some(0) {

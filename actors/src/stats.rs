@@ -114,7 +114,11 @@ impl Stats {
             frames_free: memory.free_frames() as u64,
             frames_available: memory.available_frames(Class::Worker) as u64,
             frames_in_limbo: memory.limbo_frames() as u64,
-            shard_queue_depth: runtime.shards.iter().map(|seat| seat.requests_length() as u64).sum(),
+            shard_queue_depth: runtime
+                .shards
+                .iter()
+                .map(|seat| seat.requests_length() as u64)
+                .sum(),
             page_bytes: memory.page_bytes() as u64,
             records_replayed: get(Counter::RecordsReplayed),
             recovery_nanos: get(Counter::RecoveryNanos),

@@ -54,9 +54,18 @@ impl Resolution {
 }
 
 /// Makes both halves of a ticket.
-pub(crate) fn ticket<T>(runtime: &Arc<Runtime>, shard: Option<ShardId>, narrow: fn(Outcome) -> T) -> (Reply, Ticket<T>) {
+pub(crate) fn ticket<T>(
+    runtime: &Arc<Runtime>,
+    shard: Option<ShardId>,
+    narrow: fn(Outcome) -> T,
+) -> (Reply, Ticket<T>) {
     let (sender, receiver) = oneshot::channel();
-    let ticket = Ticket { receiver, runtime: Arc::clone(runtime), shard, narrow };
+    let ticket = Ticket {
+        receiver,
+        runtime: Arc::clone(runtime),
+        shard,
+        narrow,
+    };
     (Reply(Some(sender)), ticket)
 }
 
@@ -79,8 +88,16 @@ impl<T> Ticket<T> {
     /// # Errors
     /// Whatever the request met; [`Error::Closed`] when the database was closed before it was answered.
     pub fn wait(self) -> Result<T> {
-        let Ticket { receiver, runtime, shard, narrow } = self;
-        runtime.wait(receiver, shard).unwrap_or(Err(Error::Closed)).map(narrow)
+        let Ticket {
+            receiver,
+            runtime,
+            shard,
+            narrow,
+        } = self;
+        runtime
+            .wait(receiver, shard)
+            .unwrap_or(Err(Error::Closed))
+            .map(narrow)
     }
 }
 
@@ -98,6 +115,8 @@ impl<T> Future for Ticket<T> {
 
 impl<T> fmt::Debug for Ticket<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("shard", &self.shard).finish_non_exhaustive()
+        f.debug_struct("Ticket")
+            .field("shard", &self.shard)
+            .finish_non_exhaustive()
     }
 }

@@ -21,7 +21,11 @@ impl Value {
     /// A part of shared bytes. Values end at 1 GiB, leaves at 64 KiB: 32 bits suffice.
     pub(crate) fn part(bytes: &Arc<[u8]>, start: usize, length: usize) -> Value {
         debug_assert!(start + length <= bytes.len());
-        Value { bytes: Arc::clone(bytes), start: start as u32, length: length as u32 }
+        Value {
+            bytes: Arc::clone(bytes),
+            start: start as u32,
+            length: length as u32,
+        }
     }
 }
 
@@ -42,13 +46,21 @@ impl AsRef<[u8]> for Value {
 
 impl From<&[u8]> for Value {
     fn from(bytes: &[u8]) -> Value {
-        Value { start: 0, length: bytes.len() as u32, bytes: Arc::from(bytes) }
+        Value {
+            start: 0,
+            length: bytes.len() as u32,
+            bytes: Arc::from(bytes),
+        }
     }
 }
 
 impl From<Vec<u8>> for Value {
     fn from(bytes: Vec<u8>) -> Value {
-        Value { start: 0, length: bytes.len() as u32, bytes: Arc::from(bytes) }
+        Value {
+            start: 0,
+            length: bytes.len() as u32,
+            bytes: Arc::from(bytes),
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use treering::{Db, Durability, Error, Options};
 
 fn options() -> Options {
-    Options::new().cache_bytes(4 << 20).log_segment_bytes(1 << 20).checkpoint_log_bytes(8 << 20)
+    Options::new()
+        .cache_bytes(4 << 20)
+        .log_segment_bytes(1 << 20)
+        .checkpoint_log_bytes(8 << 20)
 }
 
 #[test]
@@ -30,7 +33,11 @@ fn what_was_put_is_there_after_reopening() {
         let value = tree.get(number.to_be_bytes()).unwrap().unwrap();
         assert_eq!(value, format!("value {number}"));
     }
-    let keys: Vec<_> = tree.range::<&[u8]>(..).unwrap().map(|item| item.unwrap().0).collect();
+    let keys: Vec<_> = tree
+        .range::<&[u8]>(..)
+        .unwrap()
+        .map(|item| item.unwrap().0)
+        .collect();
     assert!(keys.is_sorted());
     assert_eq!(keys.len(), 1001);
     db.close().unwrap();
@@ -44,15 +51,31 @@ fn single_key_operations_answer_as_named() {
     tree.insert(b"k", b"1").unwrap();
     assert!(matches!(tree.insert(b"k", b"2"), Err(Error::KeyExists)));
     tree.replace(b"k", b"2").unwrap();
-    assert_eq!(tree.compare_and_swap(b"k", Some(b"1"), Some(b"3")).unwrap(), Err(Some(b"2"[..].into())));
-    assert_eq!(tree.compare_and_swap(b"k", Some(b"2"), Some(b"3")).unwrap(), Ok(()));
-    tree.update(b"k", |old| old.map(|old| [old, b"+"].concat())).unwrap();
+    assert_eq!(
+        tree.compare_and_swap(b"k", Some(b"1"), Some(b"3")).unwrap(),
+        Err(Some(b"2"[..].into()))
+    );
+    assert_eq!(
+        tree.compare_and_swap(b"k", Some(b"2"), Some(b"3")).unwrap(),
+        Ok(())
+    );
+    tree.update(b"k", |old| old.map(|old| [old, b"+"].concat()))
+        .unwrap();
     assert_eq!(tree.get(b"k").unwrap().unwrap(), b"3+");
-    assert!(matches!(tree.update(b"k", |_| panic!("planted")), Err(Error::ClosurePanicked)));
+    assert!(matches!(
+        tree.update(b"k", |_| panic!("planted")),
+        Err(Error::ClosurePanicked)
+    ));
     assert!(tree.delete(b"k").unwrap());
     assert!(!tree.delete(b"k").unwrap());
     assert!(matches!(tree.put(b"", b"x"), Err(Error::KeyEmpty)));
-    assert!(matches!(tree.put([0; 2000], b"x"), Err(Error::KeyTooLarge { bytes: 2000, limit_bytes: 1024 })));
+    assert!(matches!(
+        tree.put([0; 2000], b"x"),
+        Err(Error::KeyTooLarge {
+            bytes: 2000,
+            limit_bytes: 1024
+        })
+    ));
 }
 
 #[test]
@@ -79,7 +102,13 @@ fn large_values_survive_reopening() {
 #[test]
 fn a_tree_much_larger_than_the_cache_works() {
     let directory = tempfile::tempdir().unwrap();
-    let open = || options().cache_bytes(1 << 20).durability(Durability::Buffered).open(directory.path()).unwrap();
+    let open = || {
+        options()
+            .cache_bytes(1 << 20)
+            .durability(Durability::Buffered)
+            .open(directory.path())
+            .unwrap()
+    };
     let key = |number: u32| (number.wrapping_mul(2_654_435_761)).to_be_bytes();
     {
         let db = open();
@@ -112,7 +141,10 @@ fn a_tree_much_larger_than_the_cache_works() {
 fn a_second_opener_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let db = Db::open(directory.path()).unwrap();
-    assert!(matches!(Db::open(directory.path()), Err(Error::AlreadyOpen { .. })));
+    assert!(matches!(
+        Db::open(directory.path()),
+        Err(Error::AlreadyOpen { .. })
+    ));
     db.close().unwrap();
     Db::open(directory.path()).unwrap();
 }

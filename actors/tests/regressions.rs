@@ -1,12 +1,20 @@
 //! Runs that once went wrong, through the public interface.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "real threads are what these tests are about"
+)]
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use treering::{Durability, Error, Options};
 
 fn options() -> Options {
-    Options::new().cache_bytes(4 << 20).log_segment_bytes(1 << 20).checkpoint_log_bytes(8 << 20)
+    Options::new()
+        .cache_bytes(4 << 20)
+        .log_segment_bytes(1 << 20)
+        .checkpoint_log_bytes(8 << 20)
 }
 
 /// What a crash leaves: no last checkpoint.
@@ -68,7 +76,11 @@ fn a_tree_is_dropped_while_it_is_written() {
             assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");
         });
     }
-    db.client().tree("another").unwrap().put(b"still", b"alive").unwrap();
+    db.client()
+        .tree("another")
+        .unwrap()
+        .put(b"still", b"alive")
+        .unwrap();
     db.close().unwrap();
 }
 
@@ -87,7 +99,10 @@ fn a_database_is_closed_under_its_writers() {
                     let begun = &begun;
                     scope.spawn(move || {
                         let mut written = 0u32;
-                        while tree.put([&[writer], &written.to_be_bytes()[..]].concat(), b"value").is_ok() {
+                        while tree
+                            .put([&[writer], &written.to_be_bytes()[..]].concat(), b"value")
+                            .is_ok()
+                        {
                             written += 1;
                             begun.store(true, Ordering::Relaxed);
                         }
@@ -99,7 +114,10 @@ fn a_database_is_closed_under_its_writers() {
                 std::thread::yield_now();
             }
             db.close().unwrap();
-            writers.into_iter().map(|writer| u64::from(writer.join().unwrap())).sum::<u64>()
+            writers
+                .into_iter()
+                .map(|writer| u64::from(writer.join().unwrap()))
+                .sum::<u64>()
         });
         drop(tree);
         let db = options().open(directory.path()).unwrap();
@@ -115,10 +133,19 @@ fn a_database_is_closed_under_its_writers() {
 fn a_large_new_tree_is_replayed_in_a_small_cache() {
     let directory = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
-    let db = options().checkpoint_log_bytes(64 << 20).max_dirty_pages(1 << 20).open(directory.path()).unwrap();
-    let tree = db.client().tree("t").unwrap().with_durability(Durability::Buffered);
-    let tickets: Vec<_> =
-        (0..30_000u32).map(|number| tree.send_put(number.to_be_bytes(), [number as u8; 100]).unwrap()).collect();
+    let db = options()
+        .checkpoint_log_bytes(64 << 20)
+        .max_dirty_pages(1 << 20)
+        .open(directory.path())
+        .unwrap();
+    let tree = db
+        .client()
+        .tree("t")
+        .unwrap()
+        .with_durability(Durability::Buffered);
+    let tickets: Vec<_> = (0..30_000u32)
+        .map(|number| tree.send_put(number.to_be_bytes(), [number as u8; 100]).unwrap())
+        .collect();
     tickets.into_iter().for_each(|ticket| ticket.wait().unwrap());
     db.flush().unwrap();
     copy_files(directory.path(), copy.path());
@@ -126,7 +153,10 @@ fn a_large_new_tree_is_replayed_in_a_small_cache() {
     let db = options().cache_bytes(1 << 20).open(copy.path()).unwrap();
     let tree = db.client().open_tree("t").unwrap();
     assert_eq!(tree.len().unwrap(), 30_000);
-    assert_eq!(tree.get(777u32.to_be_bytes()).unwrap().unwrap(), [777u32 as u8; 100]);
+    assert_eq!(
+        tree.get(777u32.to_be_bytes()).unwrap().unwrap(),
+        [777u32 as u8; 100]
+    );
     db.close().unwrap();
 }
 
@@ -135,7 +165,10 @@ fn a_large_new_tree_is_replayed_in_a_small_cache() {
 fn large_values_that_took_the_place_of_others_are_replayed() {
     let directory = tempfile::tempdir().unwrap();
     let copy = tempfile::tempdir().unwrap();
-    let db = options().durability(Durability::Buffered).open(directory.path()).unwrap();
+    let db = options()
+        .durability(Durability::Buffered)
+        .open(directory.path())
+        .unwrap();
     let tree = db.client().tree("t").unwrap();
     let value = |round: u8| vec![round; 50_000 + 1_000 * usize::from(round % 5)];
     for round in 0..60u8 {

@@ -33,7 +33,14 @@ pub struct Batch {
 impl Batch {
     pub(super) fn new(inner: Arc<Inner>) -> Batch {
         let durability = inner.runtime.shared.settings.durability;
-        Batch { inner, records: Vec::new(), writes: 0, owner: None, failure: None, durability }
+        Batch {
+            inner,
+            records: Vec::new(),
+            writes: 0,
+            owner: None,
+            failure: None,
+            durability,
+        }
     }
 
     /// Adds a write. Later writes of the same key win.
@@ -112,8 +119,15 @@ impl Batch {
         // An empty batch is answered by any shard, after what was sent to it before.
         let (tree, shard) = self.owner.unwrap_or((TreeId(0), ShardId(0)));
         let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
-        let action = Action::Batch { records: std::mem::take(&mut self.records) };
-        let request = Request { tree, action, durability: self.durability, reply };
+        let action = Action::Batch {
+            records: std::mem::take(&mut self.records),
+        };
+        let request = Request {
+            tree,
+            action,
+            durability: self.durability,
+            reply,
+        };
         self.inner.runtime.send(shard, request, wait);
         Ok(ticket)
     }
@@ -124,13 +138,17 @@ impl Drop for Batch {
         // Large values were written when they were added; without a commit nobody names them.
         let extents: Vec<_> = blobs_in(&self.records).collect();
         if !extents.is_empty() {
-            self.inner.runtime.send_flusher(crate::flusher::FlusherMessage::Release { extents });
+            self.inner
+                .runtime
+                .send_flusher(crate::flusher::FlusherMessage::Release { extents });
         }
     }
 }
 
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Batch").field("writes", &self.writes).finish_non_exhaustive()
+        f.debug_struct("Batch")
+            .field("writes", &self.writes)
+            .finish_non_exhaustive()
     }
 }

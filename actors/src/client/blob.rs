@@ -68,7 +68,10 @@ impl BlobDescriptor {
             .map(|extent| {
                 let (start, pages) = (word(extent)?, word(&extent[4..])?);
                 start.checked_add(pages)?;
-                Some(Extent { start: PageId(start), pages })
+                Some(Extent {
+                    start: PageId(start),
+                    pages,
+                })
             })
             .collect::<Option<Vec<_>>>()?;
         Some(BlobDescriptor {
@@ -85,7 +88,9 @@ pub(crate) fn blob_extents(descriptor: &[u8]) -> impl Iterator<Item = Retired> {
     let descriptor = BlobDescriptor::decode(descriptor);
     descriptor.into_iter().flat_map(|blob| {
         let born = blob.born;
-        blob.extents.into_iter().map(move |extent| Retired { extent, born })
+        blob.extents
+            .into_iter()
+            .map(move |extent| Retired { extent, born })
     })
 }
 
@@ -108,14 +113,22 @@ impl Inner {
         let pages = value.len().div_ceil(page_bytes) as u32;
         let shared = &self.runtime.shared;
         let (sender, receiver) = oneshot::channel();
-        self.runtime.send_flusher(FlusherMessage::ExtentRequest { pages, reply: sender });
+        self.runtime
+            .send_flusher(FlusherMessage::ExtentRequest { pages, reply: sender });
         let extents = self.runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
         let born = with_guard(&shared.memory, |guard| shared.current.load(guard).seq.next());
         let mut crc = Crc32c::new();
         crc.update(value);
-        let descriptor = BlobDescriptor { bytes: value.len() as u64, crc: crc.value(), born, extents };
+        let descriptor = BlobDescriptor {
+            bytes: value.len() as u64,
+            crc: crc.value(),
+            born,
+            extents,
+        };
         if let Err(error) = self.write_extents(value, &descriptor.extents) {
-            self.runtime.send_flusher(FlusherMessage::Release { extents: descriptor.extents });
+            self.runtime.send_flusher(FlusherMessage::Release {
+                extents: descriptor.extents,
+            });
             return Err(error);
         }
         Ok(descriptor.encode())
@@ -162,11 +175,16 @@ impl Inner {
         let page_bytes = self.runtime.shared.settings.page_bytes as u64;
         let pages: u64 = blob.extents.iter().map(|extent| u64::from(extent.pages)).sum();
         if blob.bytes > pages * page_bytes || blob.bytes > super::VALUE_BYTES_MAX {
-            return Err(corrupt(blob.extents.first().copied(), "a blob is longer than its extents"));
+            return Err(corrupt(
+                blob.extents.first().copied(),
+                "a blob is longer than its extents",
+            ));
         }
         // Read to where the user will have it: a large value must not be in memory twice.
         let mut value: Arc<[u8]> = std::iter::repeat_n(0, blob.bytes as usize).collect();
-        let Some(bytes) = Arc::get_mut(&mut value) else { unreachable!("nobody else has it yet") };
+        let Some(bytes) = Arc::get_mut(&mut value) else {
+            unreachable!("nobody else has it yet")
+        };
         let mut filled = 0;
         let mut crc = Crc32c::new();
         let mut take = |buffer: &[u8]| {
@@ -192,7 +210,10 @@ impl Inner {
         }
         pieces.finish(&mut take)?;
         if filled as u64 != blob.bytes || crc.value() != blob.crc {
-            return Err(corrupt(blob.extents.first().copied(), "a blob's checksum is wrong"));
+            return Err(corrupt(
+                blob.extents.first().copied(),
+                "a blob's checksum is wrong",
+            ));
         }
         Ok(Value::part(&value, 0, filled))
     }
@@ -208,7 +229,10 @@ struct Pieces<'i> {
 
 impl<'i> Pieces<'i> {
     fn new(inner: &'i Inner) -> Pieces<'i> {
-        Pieces { inner, answers: std::collections::VecDeque::new() }
+        Pieces {
+            inner,
+            answers: std::collections::VecDeque::new(),
+        }
     }
 
     fn send(
@@ -223,13 +247,20 @@ impl<'i> Pieces<'i> {
         }
         let (sender, receiver) = oneshot::channel();
         let reply = TransferReply::Client(sender);
-        self.inner.runtime.send_pager(PagerMessage::Transfer(Transfer { kind, offset, buffer, reply }));
+        self.inner.runtime.send_pager(PagerMessage::Transfer(Transfer {
+            kind,
+            offset,
+            buffer,
+            reply,
+        }));
         self.answers.push_back(receiver);
         Ok(())
     }
 
     fn take_one(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let Some(receiver) = self.answers.pop_front() else { return Ok(()) };
+        let Some(receiver) = self.answers.pop_front() else {
+            return Ok(());
+        };
         let (result, buffer) = self.inner.runtime.wait(receiver, None).ok_or(Error::Closed)?;
         result.map_err(|error| Error::io("transferring a large value", error))?;
         buffer.map_or(Ok(()), |buffer| take(&buffer))

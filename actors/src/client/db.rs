@@ -47,7 +47,9 @@ pub(crate) struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Db").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Db")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -61,7 +63,10 @@ impl Db {
     }
 
     pub(crate) fn open_directory(directory: &Path, options: Options) -> Result<Db> {
-        Ok(Db::start(recovery::open_directory(directory, &options)?, Some(directory.into())))
+        Ok(Db::start(
+            recovery::open_directory(directory, &options)?,
+            Some(directory.into()),
+        ))
     }
 
     pub(crate) fn open_memory(options: Options) -> Result<Db> {
@@ -69,20 +74,28 @@ impl Db {
     }
 
     pub(crate) fn start(opened: recovery::Opened, path: Option<PathBuf>) -> Db {
-        let recovery::Opened { runtime, threads, lock } = opened;
+        let recovery::Opened {
+            runtime,
+            threads,
+            lock,
+        } = opened;
         let inner = Inner {
             runtime,
             threads: Mutex::new(Some(threads)),
             path,
             lock: Mutex::new(lock),
         };
-        Db { inner: Arc::new(inner) }
+        Db {
+            inner: Arc::new(inner),
+        }
     }
 
     /// A handle for sending requests.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client { inner: Arc::clone(&self.inner) }
+        Client {
+            inner: Arc::clone(&self.inner),
+        }
     }
 
     /// Where the database lives; `None` in memory.
@@ -107,7 +120,9 @@ impl Db {
     pub fn checkpoint(&self) -> Result<()> {
         self.inner.runtime.shared.status.check_write()?;
         let (reply, ticket) = self.inner.ticket(|_| ());
-        self.inner.runtime.send_flusher(FlusherMessage::Checkpoint { reply });
+        self.inner
+            .runtime
+            .send_flusher(FlusherMessage::Checkpoint { reply });
         ticket.wait()
     }
 
@@ -151,7 +166,11 @@ impl Client {
         check_name(name)?;
         self.inner.runtime.shared.status.check_write()?;
         let (reply, ticket) = self.inner.ticket(|_| ());
-        self.inner.runtime.send_commit(CommitMessage::CreateTree { name: name.into(), must_be_new, reply });
+        self.inner.runtime.send_commit(CommitMessage::CreateTree {
+            name: name.into(),
+            must_be_new,
+            reply,
+        });
         ticket.wait()?;
         self.open_tree(name)
     }
@@ -165,7 +184,12 @@ impl Client {
         let shared = &self.inner.runtime.shared;
         shared.status.check_read()?;
         let id = with_guard(&shared.memory, |guard| {
-            shared.current.load(guard).directory.by_name(name).map(|tree| tree.id)
+            shared
+                .current
+                .load(guard)
+                .directory
+                .by_name(name)
+                .map(|tree| tree.id)
         });
         let id = id.ok_or_else(|| Error::TreeNotFound { name: name.into() })?;
         Ok(Tree {
@@ -185,8 +209,12 @@ impl Client {
         self.inner.runtime.shared.status.check_write()?;
         let shard = self.inner.owner(tree.id, &[])?;
         let (reply, ticket) = ticket(&self.inner.runtime, Some(shard), |_| ());
-        let request =
-            Request { tree: tree.id, action: Action::DropTree, durability: Durability::Sync, reply };
+        let request = Request {
+            tree: tree.id,
+            action: Action::DropTree,
+            durability: Durability::Sync,
+            reply,
+        };
         self.inner.runtime.send(shard, request, true);
         ticket.wait()
     }
@@ -201,7 +229,10 @@ impl Client {
         Ok(with_guard(&shared.memory, |guard| {
             let directory = &shared.current.load(guard).directory;
             let names = directory.names().map(|(name, _)| name);
-            names.filter(|name| !name.starts_with(DROPPED_PREFIX)).map(str::to_owned).collect()
+            names
+                .filter(|name| !name.starts_with(DROPPED_PREFIX))
+                .map(str::to_owned)
+                .collect()
         }))
     }
 
@@ -215,12 +246,20 @@ impl Client {
     pub fn snapshot(&self) -> Snapshot {
         let shared = &self.inner.runtime.shared;
         let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
-        Snapshot { inner: Arc::clone(&self.inner), version }
+        Snapshot {
+            inner: Arc::clone(&self.inner),
+            version,
+        }
     }
 }
 
 fn check_name(name: &str) -> Result<()> {
-    let invalid = |reason| Err(Error::TreeNameInvalid { name: name.into(), reason });
+    let invalid = |reason| {
+        Err(Error::TreeNameInvalid {
+            name: name.into(),
+            reason,
+        })
+    };
     if name.is_empty() {
         return invalid("it is empty");
     }
@@ -258,23 +297,37 @@ impl Inner {
 
     /// Runs once; later calls find no threads.
     fn close(&self) -> Result<()> {
-        let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(running) = threads.take() else { return Ok(()) };
+        let mut threads = self
+            .threads
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(running) = threads.take() else {
+            return Ok(());
+        };
         // First: a buffered write that was taken after the last flush would be acknowledged and lost.
         self.runtime.shared.status.close();
         let result = self.drain();
         running.stop(&self.runtime);
-        let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut lock = self
+            .lock
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(lock.take());
         result
     }
 
     /// Ends a simulated database as a crash does: nothing is drained, nothing is written.
     pub(crate) fn abandon(&self) {
-        let mut threads = self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut threads = self
+            .threads
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(threads.take());
         self.runtime.shared.status.close();
-        let mut lock = self.lock.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut lock = self
+            .lock
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(lock.take());
     }
 
@@ -289,7 +342,16 @@ impl Inner {
             let (reply, ticket) = ticket(&self.runtime, Some(shard), |_| ());
             let action = Action::Batch { records: Vec::new() };
             let tree = treering_engine::TreeId(0);
-            self.runtime.send(shard, Request { tree, action, durability: Durability::Sync, reply }, true);
+            self.runtime.send(
+                shard,
+                Request {
+                    tree,
+                    action,
+                    durability: Durability::Sync,
+                    reply,
+                },
+                true,
+            );
             result = result.and(ticket.wait());
         }
         result = result.and_then(|()| self.flush_all());

@@ -126,7 +126,13 @@ impl Range {
                 back: Cursor::descending(partition.root, lower, upper),
             })
             .collect();
-        Ok(Range { inner, version, parts, front: Run::default(), back: Run::default() })
+        Ok(Range {
+            inner,
+            version,
+            parts,
+            front: Run::default(),
+            back: Run::default(),
+        })
     }
 
     /// Hands the remaining entries to `visit`, ascending, until it breaks. Faster than iterating: nothing is
@@ -206,21 +212,47 @@ impl Range {
 
     /// Copies the next leaf of one side; false when there is none.
     fn refill(&mut self, side: Side) -> Result<bool> {
-        let Range { inner, parts, front, back, .. } = self;
-        let run = if side == Side::Front { &mut *front } else { &mut *back };
+        let Range {
+            inner,
+            parts,
+            front,
+            back,
+            ..
+        } = self;
+        let run = if side == Side::Front {
+            &mut *front
+        } else {
+            &mut *back
+        };
         run.clear();
         loop {
-            let part = if side == Side::Front { parts.front_mut() } else { parts.back_mut() };
+            let part = if side == Side::Front {
+                parts.front_mut()
+            } else {
+                parts.back_mut()
+            };
             let Some(part) = part else { return Ok(false) };
-            let cursor = if side == Side::Front { &mut part.front } else { &mut part.back };
+            let cursor = if side == Side::Front {
+                &mut part.front
+            } else {
+                &mut part.back
+            };
             let more = advance(inner, cursor, run)?;
             // The other direction stops before what this one has copied.
             if let Some(&last) = run.entries.back() {
-                let other = if side == Side::Front { &mut part.back } else { &mut part.front };
+                let other = if side == Side::Front {
+                    &mut part.back
+                } else {
+                    &mut part.front
+                };
                 other.set_end(Bound::Excluded(run.key(last)));
             }
             if !more {
-                if side == Side::Front { parts.pop_front() } else { parts.pop_back() };
+                if side == Side::Front {
+                    parts.pop_front()
+                } else {
+                    parts.pop_back()
+                };
             }
             if !run.entries.is_empty() {
                 return Ok(true);
@@ -270,7 +302,11 @@ impl DoubleEndedIterator for Range {
 fn item(inner: &Inner, run: &mut Run, entry: Entry) -> Result<(Value, Value)> {
     let bytes = run.share();
     let key = Value::part(bytes, entry.start as usize, entry.key_bytes as usize);
-    let value = Value::part(bytes, (entry.start + entry.key_bytes) as usize, entry.value_bytes as usize);
+    let value = Value::part(
+        bytes,
+        (entry.start + entry.key_bytes) as usize,
+        entry.value_bytes as usize,
+    );
     if entry.is_blob {
         return Ok((key, inner.read_blob(&value)?));
     }
@@ -303,10 +339,17 @@ fn bring<'i>(inner: &'i Inner, cursor: &Cursor, miss: Miss, held: &mut Held<'i>)
     let mut ahead: Vec<PageRef> = Vec::new();
     with_guard(&shared.memory, |guard| {
         let view = NodeView(shared.memory.view(guard));
-        cursor.upcoming(&view, READ_AHEAD_LEAVES.min(shared.settings.fetched_max), &mut ahead);
+        cursor.upcoming(
+            &view,
+            READ_AHEAD_LEAVES.min(shared.settings.fetched_max),
+            &mut ahead,
+        );
     });
     for reference in ahead.into_iter().filter(|next| next.id != reference.id) {
-        inner.runtime.send_pager(PagerMessage::Fetch { reference, waiter: Waiter::Nobody });
+        inner.runtime.send_pager(PagerMessage::Fetch {
+            reference,
+            waiter: Waiter::Nobody,
+        });
     }
     *held = Held::of(inner, inner.runtime.fetch(reference)?);
     Ok(())
@@ -322,6 +365,8 @@ fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
 
 impl std::fmt::Debug for Range {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Range").field("seq", &self.version.seq).finish_non_exhaustive()
+        f.debug_struct("Range")
+            .field("seq", &self.version.seq)
+            .finish_non_exhaustive()
     }
 }

@@ -26,7 +26,11 @@ pub(super) enum Found {
 /// A leaf in a held frame, or bytes of its own.
 enum Pinned {
     Nothing,
-    Held { frame: FrameId, start: *const u8, length: usize },
+    Held {
+        frame: FrameId,
+        start: *const u8,
+        length: usize,
+    },
     /// A blob, which is read by other means.
     Blob,
 }
@@ -41,7 +45,9 @@ pub(super) fn root_of(version: &Version, tree: TreeId, key: &[u8]) -> Result<Roo
 pub(super) fn tree_of(version: &Version, tree: TreeId) -> Result<&treering_engine::catalog::TreeState> {
     match version.directory.get(tree) {
         Some(state) if !state.name.starts_with(DROPPED_PREFIX) => Ok(state),
-        _ => Err(Error::TreeNotFound { name: format!("#{}", tree.0) }),
+        _ => Err(Error::TreeNotFound {
+            name: format!("#{}", tree.0),
+        }),
     }
 }
 
@@ -127,7 +133,12 @@ impl Inner {
     }
 
     /// Looks a key up and reads its blob, if it is one.
-    pub(super) fn get(&self, version: Option<&Arc<Version>>, tree: TreeId, key: &[u8]) -> Result<Option<Value>> {
+    pub(super) fn get(
+        &self,
+        version: Option<&Arc<Version>>,
+        tree: TreeId,
+        key: &[u8],
+    ) -> Result<Option<Value>> {
         match self.find(version, tree, key)? {
             Found::Nothing => Ok(None),
             Found::Inline(value) => Ok(Some(value)),
@@ -152,16 +163,21 @@ impl Inner {
                 Ok(root) => root,
                 Err(error) => return Ok(Err(error)),
             };
-            let tracking = TrackingView { view: view.0, last: Cell::new(None) };
+            let tracking = TrackingView {
+                view: view.0,
+                last: Cell::new(None),
+            };
             loop {
                 let found = tree::get(&tracking, &root, key)?;
                 return Ok(Ok(match found {
                     None => Pinned::Nothing,
                     Some(ValueRef::Blob(_)) => Pinned::Blob,
                     Some(ValueRef::Inline(bytes)) => match tracking.last.get() {
-                        Some(frame) if shared.memory.hold(frame) => {
-                            Pinned::Held { frame, start: bytes.as_ptr(), length: bytes.len() }
-                        }
+                        Some(frame) if shared.memory.hold(frame) => Pinned::Held {
+                            frame,
+                            start: bytes.as_ptr(),
+                            length: bytes.len(),
+                        },
                         // The page is just leaving memory: look again.
                         _ => continue,
                     },
@@ -171,7 +187,10 @@ impl Inner {
         match pinned {
             Pinned::Nothing => Ok(read(None)),
             Pinned::Held { frame, start, length } => {
-                let _held = Held { inner: self, frames: vec![frame] };
+                let _held = Held {
+                    inner: self,
+                    frames: vec![frame],
+                };
                 // SAFETY: the bytes lie in a frame that is held until `_held` is dropped, after `read`: a held frame
                 // is neither evicted nor, should its page die, given to another page. The page is frozen, since a
                 // published root reaches it.
@@ -219,7 +238,9 @@ impl Inner {
                             match found {
                                 Ok(None) => {}
                                 Ok(Some(ValueRef::Inline(bytes))) => values[index] = Some(bytes.into()),
-                                Ok(Some(ValueRef::Blob(descriptor))) => blobs.push((index, descriptor.to_vec())),
+                                Ok(Some(ValueRef::Blob(descriptor))) => {
+                                    blobs.push((index, descriptor.to_vec()))
+                                }
                                 Err(Miss(reference)) => {
                                     again.push(index);
                                     missing.push(reference);
@@ -264,11 +285,17 @@ pub(super) struct Held<'i> {
 
 impl<'i> Held<'i> {
     pub fn of(inner: &'i Inner, frame: FrameId) -> Held<'i> {
-        Held { inner, frames: vec![frame] }
+        Held {
+            inner,
+            frames: vec![frame],
+        }
     }
 
     pub fn new(inner: &'i Inner) -> Held<'i> {
-        Held { inner, frames: Vec::new() }
+        Held {
+            inner,
+            frames: Vec::new(),
+        }
     }
 }
 
@@ -291,7 +318,10 @@ pub(super) struct HeldNodes<'i> {
 
 impl<'i> HeldNodes<'i> {
     pub fn new(inner: &'i Inner) -> HeldNodes<'i> {
-        HeldNodes { memory: &inner.runtime.shared.memory, frames: RefCell::new(Vec::new()) }
+        HeldNodes {
+            memory: &inner.runtime.shared.memory,
+            frames: RefCell::new(Vec::new()),
+        }
     }
 }
 
@@ -312,14 +342,19 @@ impl ReadNodes for HeldNodes<'_> {
     }
 
     fn prefetch(&self, reference: PageRef) {
-        with_guard(self.memory, |guard| self.memory.view(guard).prefetch_word(reference.id));
+        with_guard(self.memory, |guard| {
+            self.memory.view(guard).prefetch_word(reference.id)
+        });
     }
 }
 
 impl Drop for HeldNodes<'_> {
     fn drop(&mut self) {
         with_guard(self.memory, |guard| {
-            self.frames.get_mut().iter().for_each(|frame| self.memory.unhold(*frame, guard));
+            self.frames
+                .get_mut()
+                .iter()
+                .for_each(|frame| self.memory.unhold(*frame, guard));
         });
     }
 }

@@ -44,7 +44,8 @@ impl Snapshot {
     /// # Errors
     /// As [`get`](Snapshot::get).
     pub fn get_many<K: AsRef<[u8]>>(&self, tree: &Tree, keys: &[K]) -> Result<Vec<Option<Value>>> {
-        keys.iter().try_for_each(|key| self.inner.check_key(key.as_ref()))?;
+        keys.iter()
+            .try_for_each(|key| self.inner.check_key(key.as_ref()))?;
         self.inner.runtime.shared.status.check_read()?;
         self.inner.get_many(&self.version, tree.id, keys)
     }
@@ -56,7 +57,13 @@ impl Snapshot {
     pub fn range<K: AsRef<[u8]>>(&self, tree: &Tree, bounds: impl RangeBounds<K>) -> Result<Range> {
         self.inner.runtime.shared.status.check_read()?;
         let (lower, upper) = (own(bounds.start_bound()), own(bounds.end_bound()));
-        Range::new(Arc::clone(&self.inner), Arc::clone(&self.version), tree.id, lower, upper)
+        Range::new(
+            Arc::clone(&self.inner),
+            Arc::clone(&self.version),
+            tree.id,
+            lower,
+            upper,
+        )
     }
 
     /// Number of keys that the tree had.

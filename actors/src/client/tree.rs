@@ -42,7 +42,10 @@ impl Tree {
     /// The same tree, with another promise for the writes made through this handle.
     #[must_use]
     pub fn with_durability(&self, durability: Durability) -> Tree {
-        Tree { durability, ..self.clone() }
+        Tree {
+            durability,
+            ..self.clone()
+        }
     }
 
     // ---- reading ----
@@ -76,7 +79,8 @@ impl Tree {
     /// # Errors
     /// As [`get`](Tree::get).
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
-        keys.iter().try_for_each(|key| self.inner.check_key(key.as_ref()))?;
+        keys.iter()
+            .try_for_each(|key| self.inner.check_key(key.as_ref()))?;
         let shared = &self.inner.runtime.shared;
         shared.status.check_read()?;
         let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
@@ -99,7 +103,13 @@ impl Tree {
         let shared = &self.inner.runtime.shared;
         shared.status.check_read()?;
         let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
-        Range::new(Arc::clone(&self.inner), version, self.id, own(bounds.start_bound()), own(bounds.end_bound()))
+        Range::new(
+            Arc::clone(&self.inner),
+            version,
+            self.id,
+            own(bounds.start_bound()),
+            own(bounds.end_bound()),
+        )
     }
 
     /// The entries whose keys begin with `prefix`.
@@ -190,7 +200,9 @@ impl Tree {
     }
 
     fn put_if(&self, key: &[u8], value: &[u8], condition: Condition) -> Result<()> {
-        self.inner.send_put(self.id, key, value, condition, self.durability, true)?.wait()
+        self.inner
+            .send_put(self.id, key, value, condition, self.durability, true)?
+            .wait()
     }
 
     /// Removes a key; tells whether it was there.
@@ -204,7 +216,8 @@ impl Tree {
     fn delete_ticket(&self, key: &[u8], wait: bool) -> Result<Ticket<bool>> {
         self.inner.check_key(key)?;
         let action = Action::Delete { key: key.into() };
-        self.inner.send(self.id, key, action, self.durability, wait, present)
+        self.inner
+            .send(self.id, key, action, self.durability, wait, present)
     }
 
     /// Replaces the value if it is `expected` (`None`: the key is absent) by `new` (`None`: delete). The inner
@@ -218,7 +231,8 @@ impl Tree {
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
     ) -> Result<std::result::Result<(), Option<Value>>> {
-        self.inner.swap(self.id, key.as_ref(), expected, new, self.durability)
+        self.inner
+            .swap(self.id, key.as_ref(), expected, new, self.durability)
     }
 
     /// Replaces the value by what `change` makes of it (`None`: the key is absent, or shall be). Atomic: `change`
@@ -233,7 +247,8 @@ impl Tree {
         key: impl AsRef<[u8]>,
         change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Result<()> {
-        self.inner.update(self.id, key.as_ref(), Box::new(change), self.durability)
+        self.inner
+            .update(self.id, key.as_ref(), Box::new(change), self.durability)
     }
 
     // ---- pipelined ----
@@ -246,7 +261,8 @@ impl Tree {
     /// Bad arguments are reported at once, as by [`put`](Tree::put); the rest by the ticket.
     pub fn send_put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Ticket<()>> {
         let (key, value) = (key.as_ref(), value.as_ref());
-        self.inner.send_put(self.id, key, value, Condition::None, self.durability, false)
+        self.inner
+            .send_put(self.id, key, value, Condition::None, self.durability, false)
     }
 
     /// As [`delete`](Tree::delete), pipelined.
@@ -267,10 +283,17 @@ impl Tree {
         let key = key.as_ref();
         self.inner.check_key(key)?;
         let action = Action::Get { key: key.into() };
-        self.inner.send(self.id, key, action, Durability::Buffered, false, |outcome| match outcome {
-            Outcome::Value(value) => value,
-            _ => None,
-        })
+        self.inner.send(
+            self.id,
+            key,
+            action,
+            Durability::Buffered,
+            false,
+            |outcome| match outcome {
+                Outcome::Value(value) => value,
+                _ => None,
+            },
+        )
     }
 
     /// As [`update`](Tree::update), pipelined. Neither old nor new value may be large (beyond a quarter page):
@@ -285,10 +308,14 @@ impl Tree {
     ) -> Result<Ticket<bool>> {
         let key = key.as_ref();
         self.inner.check_key(key)?;
-        let action = Action::Update { key: key.into(), function: Box::new(change) };
-        self.inner.send(self.id, key, action, self.durability, false, |outcome| {
-            !matches!(outcome, Outcome::IsBlob(_))
-        })
+        let action = Action::Update {
+            key: key.into(),
+            function: Box::new(change),
+        };
+        self.inner
+            .send(self.id, key, action, self.durability, false, |outcome| {
+                !matches!(outcome, Outcome::IsBlob(_))
+            })
     }
 
     /// Writes many pairs as one: after a crash, and in every snapshot, either all are there or none.

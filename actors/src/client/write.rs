@@ -20,7 +20,10 @@ impl Inner {
             return Err(Error::KeyEmpty);
         }
         if key.len() > limit_bytes {
-            return Err(Error::KeyTooLarge { bytes: key.len(), limit_bytes });
+            return Err(Error::KeyTooLarge {
+                bytes: key.len(),
+                limit_bytes,
+            });
         }
         Ok(())
     }
@@ -42,7 +45,10 @@ impl Inner {
     pub(super) fn pack(self: &Arc<Inner>, key: &[u8], value: &[u8]) -> Result<(Pair, ValueKind)> {
         if value.len() as u64 > super::VALUE_BYTES_MAX {
             let bytes = value.len() as u64;
-            return Err(Error::ValueTooLarge { bytes, limit_bytes: super::VALUE_BYTES_MAX });
+            return Err(Error::ValueTooLarge {
+                bytes,
+                limit_bytes: super::VALUE_BYTES_MAX,
+            });
         }
         if value.len() <= self.inline_bytes_max() {
             return Ok((Pair::new(key, value), ValueKind::Inline));
@@ -68,7 +74,12 @@ impl Inner {
         wait: bool,
         narrow: fn(Outcome) -> T,
     ) -> Result<Ticket<T>> {
-        let shard = self.runtime.shared.status.check_write().and_then(|()| self.owner(tree, key));
+        let shard = self
+            .runtime
+            .shared
+            .status
+            .check_write()
+            .and_then(|()| self.owner(tree, key));
         let shard = shard.inspect_err(|_| {
             if let Some(descriptor) = action.blob() {
                 self.release_blob(descriptor);
@@ -76,7 +87,16 @@ impl Inner {
         })?;
         // Who pipelines leaves the work to the shard's own thread, and goes on sending on another core.
         let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
-        self.runtime.send(shard, Request { tree, action, durability, reply }, wait);
+        self.runtime.send(
+            shard,
+            Request {
+                tree,
+                action,
+                durability,
+                reply,
+            },
+            wait,
+        );
         Ok(ticket)
     }
 
@@ -92,7 +112,18 @@ impl Inner {
         self.check_key(key)?;
         self.runtime.shared.status.check_write()?;
         let (pair, kind) = self.pack(key, value)?;
-        self.send(tree, key, Action::Put { pair, kind, condition }, durability, wait, |_| ())
+        self.send(
+            tree,
+            key,
+            Action::Put {
+                pair,
+                kind,
+                condition,
+            },
+            durability,
+            wait,
+            |_| (),
+        )
     }
 
     pub(super) fn swap(
@@ -144,8 +175,13 @@ impl Inner {
         durability: Durability,
     ) -> Result<()> {
         self.check_key(key)?;
-        let action = Action::Update { key: key.into(), function };
-        let outcome = self.send(tree, key, action, durability, true, |outcome| outcome)?.wait()?;
+        let action = Action::Update {
+            key: key.into(),
+            function,
+        };
+        let outcome = self
+            .send(tree, key, action, durability, true, |outcome| outcome)?
+            .wait()?;
         match outcome {
             Outcome::IsBlob(Some(function)) => self.update_blob(tree, key, function, durability),
             _ => Ok(()),
@@ -179,8 +215,13 @@ impl Inner {
         new: Stored,
         durability: Durability,
     ) -> Result<Outcome> {
-        let action = Action::Swap { key: key.into(), expected, new };
-        self.send(tree, key, action, durability, true, |outcome| outcome)?.wait()
+        let action = Action::Swap {
+            key: key.into(),
+            expected,
+            new,
+        };
+        self.send(tree, key, action, durability, true, |outcome| outcome)?
+            .wait()
     }
 
     /// The published value of a key, and how it is stored.

@@ -38,25 +38,51 @@ pub(crate) struct Batch {
 pub(crate) enum CommitMessage {
     Batch(Batch),
     /// Open a tree by name, creating it if it isn't there (or only if it isn't).
-    CreateTree { name: String, must_be_new: bool, reply: Reply },
+    CreateTree {
+        name: String,
+        must_be_new: bool,
+        reply: Reply,
+    },
     /// Recovery: the log holds the creation of this tree under this id.
-    RestoreTree { id: TreeId, name: String, reply: Reply },
+    RestoreTree {
+        id: TreeId,
+        name: String,
+        reply: Reply,
+    },
     /// Recovery: the log holds the end of this tree.
-    RestoreDrop { id: TreeId, reply: Reply },
+    RestoreDrop {
+        id: TreeId,
+        reply: Reply,
+    },
     /// Answered when everything before it is durable.
-    Flush { reply: Reply },
+    Flush {
+        reply: Reply,
+    },
     /// From the flusher: as `Flush`, answered with `FlusherMessage::LogSynced`.
-    SyncForCheckpoint { token: u64 },
+    SyncForCheckpoint {
+        token: u64,
+    },
     /// From the runtime: the log task is done.
-    LogDone { result: io::Result<()>, buffer: Option<AlignedBuffer> },
+    LogDone {
+        result: io::Result<()>,
+        buffer: Option<AlignedBuffer>,
+    },
     /// From the runtime: the segment job is done.
-    SegmentDone { result: io::Result<()> },
+    SegmentDone {
+        result: io::Result<()>,
+    },
     /// From the flusher: that many publications are taken note of.
-    DeltasDone { count: usize },
+    DeltasDone {
+        count: usize,
+    },
     /// From the flusher: the log before this position is not needed any more.
-    Checkpointed { position: LogPosition },
+    Checkpointed {
+        position: LogPosition,
+    },
     /// From the flusher: the checkpoint failed; the log can't be truncated.
-    CheckpointFailed { cause: crate::error::Error },
+    CheckpointFailed {
+        cause: crate::error::Error,
+    },
     /// Recovery is over: from here on changes are logged.
     GoLive,
 }

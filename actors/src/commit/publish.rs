@@ -29,17 +29,32 @@ impl Commit {
     }
 
     fn publish(&mut self, group: Pending, outbox: &mut Outbox) {
-        let Pending { seq, changes, position, directory, batches, resolutions, checkpoint_syncs, .. } = group;
+        let Pending {
+            seq,
+            changes,
+            position,
+            directory,
+            batches,
+            resolutions,
+            checkpoint_syncs,
+            ..
+        } = group;
         let operations: u64 = batches.iter().map(|batch| u64::from(batch.operations)).sum();
         self.shared.counters.add(Counter::CommittedOperations, operations);
         for batch in &batches {
-            outbox.shards.push((batch.shard, ShardMessage::Published { batches: 1 }));
+            outbox
+                .shards
+                .push((batch.shard, ShardMessage::Published { batches: 1 }));
         }
         if changes {
             self.shared.counters.add(Counter::CommitGroups, 1);
             self.shared.group_sizes.record(operations);
-            let version =
-                Arc::new(Version { seq, position, directory, dead: Arc::clone(&self.shared.dead) });
+            let version = Arc::new(Version {
+                seq,
+                position,
+                directory,
+                dead: Arc::clone(&self.shared.dead),
+            });
             with_guard(&self.shared.memory, |guard| {
                 self.shared.current.publish(Arc::clone(&version), guard);
             });
@@ -56,13 +71,19 @@ impl Commit {
                 .collect();
             outbox.flusher.push(FlusherMessage::Published { version, pages });
         } else {
-            let extents: Vec<_> = batches.into_iter().flat_map(|batch| batch.extents_unused).collect();
+            let extents: Vec<_> = batches
+                .into_iter()
+                .flat_map(|batch| batch.extents_unused)
+                .collect();
             if !extents.is_empty() {
                 outbox.flusher.push(FlusherMessage::Release { extents });
             }
         }
         for token in checkpoint_syncs {
-            outbox.flusher.push(FlusherMessage::LogSynced { token, result: Ok(self.durable) });
+            outbox.flusher.push(FlusherMessage::LogSynced {
+                token,
+                result: Ok(self.durable),
+            });
         }
         outbox.resolutions.extend(resolutions);
     }
@@ -71,7 +92,9 @@ impl Commit {
     pub(super) fn abandon_pending(&mut self, error: &crate::error::Error, outbox: &mut Outbox) {
         for group in self.pending.drain(..) {
             for batch in &group.batches {
-                outbox.shards.push((batch.shard, ShardMessage::Published { batches: 1 }));
+                outbox
+                    .shards
+                    .push((batch.shard, ShardMessage::Published { batches: 1 }));
             }
             for mut resolution in group.resolutions {
                 // Refusals and values, too: they tell of a tip that nobody may have seen (rule R12).
@@ -79,7 +102,10 @@ impl Commit {
                 outbox.resolutions.push(resolution);
             }
             for token in group.checkpoint_syncs {
-                outbox.flusher.push(FlusherMessage::LogSynced { token, result: Err(error.clone()) });
+                outbox.flusher.push(FlusherMessage::LogSynced {
+                    token,
+                    result: Err(error.clone()),
+                });
             }
         }
     }

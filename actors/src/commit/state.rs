@@ -16,13 +16,32 @@ use crate::ticket::{Reply, Resolution};
 
 /// A change of the set of trees, or a wish to know that everything before is durable: they take their turn among
 /// the batches.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are batches; boxing them would cost each commit an allocation"
+)]
 pub(super) enum Gathered {
     Batch(Batch),
-    CreateTree { name: String, must_be_new: bool, reply: Reply },
-    RestoreTree { id: TreeId, name: String, reply: Reply },
-    RestoreDrop { id: TreeId, reply: Reply },
-    Flush { reply: Reply },
-    CheckpointSync { token: u64 },
+    CreateTree {
+        name: String,
+        must_be_new: bool,
+        reply: Reply,
+    },
+    RestoreTree {
+        id: TreeId,
+        name: String,
+        reply: Reply,
+    },
+    RestoreDrop {
+        id: TreeId,
+        reply: Reply,
+    },
+    Flush {
+        reply: Reply,
+    },
+    CheckpointSync {
+        token: u64,
+    },
 }
 
 impl Gathered {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use treering_engine::catalog::{CatalogError, Directory, TreeState};
-use treering_engine::tree::Root;
 use treering_engine::log::RecordWriter;
+use treering_engine::tree::Root;
 use treering_engine::{Lsn, Seq, ShardId, Stamp, TreeId};
 
 use super::messages::{Batch, CommitMessage};
@@ -23,8 +23,16 @@ impl Actor for Commit {
     fn handle(&mut self, message: CommitMessage, now: Nanos, outbox: &mut Outbox) {
         match message {
             CommitMessage::Batch(batch) => self.gathered.push_back(Gathered::Batch(batch)),
-            CommitMessage::CreateTree { name, must_be_new, reply } => {
-                self.gathered.push_back(Gathered::CreateTree { name, must_be_new, reply });
+            CommitMessage::CreateTree {
+                name,
+                must_be_new,
+                reply,
+            } => {
+                self.gathered.push_back(Gathered::CreateTree {
+                    name,
+                    must_be_new,
+                    reply,
+                });
             }
             CommitMessage::RestoreTree { id, name, reply } => {
                 self.gathered.push_back(Gathered::RestoreTree { id, name, reply });
@@ -82,9 +90,14 @@ impl Actor for Commit {
             && self.log_length() >= self.shared.settings.checkpoint_log_bytes
         {
             self.checkpoint_requested = true;
-            outbox.flusher.push(FlusherMessage::Checkpoint { reply: Reply::none() });
+            outbox
+                .flusher
+                .push(FlusherMessage::Checkpoint { reply: Reply::none() });
         }
-        self.shared.counters.set(Counter::LogLengthBytes, if self.logging { self.log_length() } else { 0 });
+        self.shared.counters.set(
+            Counter::LogLengthBytes,
+            if self.logging { self.log_length() } else { 0 },
+        );
     }
 
     fn deadline(&self, now: Nanos) -> Option<Nanos> {
@@ -141,7 +154,12 @@ impl Commit {
 
     /// Whether the log is so long that commits wait for a checkpoint.
     fn log_is_full(&self) -> bool {
-        self.log_length() >= self.shared.settings.checkpoint_log_bytes.saturating_mul(LOG_LENGTH_FACTOR_MAX)
+        self.log_length()
+            >= self
+                .shared
+                .settings
+                .checkpoint_log_bytes
+                .saturating_mul(LOG_LENGTH_FACTOR_MAX)
     }
 
     /// Gives gathered batches one sequence number and a place in the open log group, as many as fit.
@@ -217,7 +235,8 @@ impl Commit {
                     || !batch.trees_dropped.is_empty()
                     || !batch.trees_forgotten.is_empty();
                 if self.logging && !batch.records.is_empty() {
-                    self.builder.append_batch(group.seq, batch.shard, batch.stamp, &batch.records);
+                    self.builder
+                        .append_batch(group.seq, batch.shard, batch.stamp, &batch.records);
                 }
                 // The records are in the log's buffer now.
                 batch.records = Vec::new();
@@ -231,16 +250,25 @@ impl Commit {
                 group.resolutions.append(&mut batch.resolutions);
                 group.batches.push(batch);
             }
-            Gathered::CreateTree { name, must_be_new, reply } => {
+            Gathered::CreateTree {
+                name,
+                must_be_new,
+                reply,
+            } => {
                 let present = self.planned.by_name(&name).is_some();
-                let result = if present && must_be_new { Err(Error::TreeExists { name: name.clone() }) } else { Ok(Outcome::Done) };
+                let result = if present && must_be_new {
+                    Err(Error::TreeExists { name: name.clone() })
+                } else {
+                    Ok(Outcome::Done)
+                };
                 if !present {
                     let id = self.next_tree;
                     group.changes = true;
                     if self.logging {
                         let mut records = Vec::new();
                         RecordWriter(&mut records).tree_create(id, &name);
-                        self.builder.append_batch(group.seq, self.owner_of(id), Stamp(0), &records);
+                        self.builder
+                            .append_batch(group.seq, self.owner_of(id), Stamp(0), &records);
                     }
                     self.add_tree(id, &name);
                 }
@@ -249,15 +277,24 @@ impl Commit {
             Gathered::RestoreTree { id, name, reply } => {
                 group.changes = true;
                 self.add_tree(id, &name);
-                group.resolutions.push(Resolution { reply, result: Ok(Outcome::Done) });
+                group.resolutions.push(Resolution {
+                    reply,
+                    result: Ok(Outcome::Done),
+                });
             }
             Gathered::RestoreDrop { id, reply } => {
                 group.changes = true;
                 self.hide_tree(id);
-                group.resolutions.push(Resolution { reply, result: Ok(Outcome::Done) });
+                group.resolutions.push(Resolution {
+                    reply,
+                    result: Ok(Outcome::Done),
+                });
             }
             Gathered::Flush { reply } => {
-                group.resolutions.push(Resolution { reply, result: Ok(Outcome::Done) });
+                group.resolutions.push(Resolution {
+                    reply,
+                    result: Ok(Outcome::Done),
+                });
             }
             Gathered::CheckpointSync { token } => group.checkpoint_syncs.push(token),
         }
@@ -301,7 +338,9 @@ impl Commit {
         if let Some(cause) = &self.checkpoint_failure
             && self.log_is_full()
         {
-            return Place::Never(Error::OutOfSpace { what: format!("the log can't be truncated: {cause}") });
+            return Place::Never(Error::OutOfSpace {
+                what: format!("the log can't be truncated: {cause}"),
+            });
         }
         // With room for the records that open and close the batch.
         let record_bytes = self.builder.record_bytes() + record_bytes + 64;
@@ -313,7 +352,11 @@ impl Commit {
             }
             let limit = self.layout.record_bytes_max() as u64;
             let unit = "bytes of log";
-            return Place::Never(Error::TransactionTooLarge { needed: record_bytes as u64, limit, unit });
+            return Place::Never(Error::TransactionTooLarge {
+                needed: record_bytes as u64,
+                limit,
+                unit,
+            });
         };
         if self.segments.is_ready(self.layout.number(Lsn(start))) {
             return Place::Here;
@@ -329,7 +372,11 @@ impl Commit {
     }
 
     fn shortage(&self) -> Error {
-        self.segment_shortage.clone().unwrap_or_else(|| Error::OutOfSpace { what: "the log".into() })
+        self.segment_shortage
+            .clone()
+            .unwrap_or_else(|| Error::OutOfSpace {
+                what: "the log".into(),
+            })
     }
 
     /// The batch's shard has to go back to what is published.
@@ -337,7 +384,10 @@ impl Commit {
         if let Gathered::Batch(batch) = item {
             let epoch = batch.tip_epoch + 1;
             self.tip_epochs[usize::from(batch.shard.0)] = epoch;
-            let message = ShardMessage::TipsDropped { tip_epoch: epoch, cause: cause.clone() };
+            let message = ShardMessage::TipsDropped {
+                tip_epoch: epoch,
+                cause: cause.clone(),
+            };
             outbox.shards.push((batch.shard, message));
         }
     }
@@ -353,23 +403,35 @@ impl Commit {
                 let mut extents = batch.extents_unused;
                 extents.extend(batch.created.iter().copied().map(treering_engine::Extent::single));
                 extents.extend(batch.extents_added);
-                outbox.shards.push((batch.shard, ShardMessage::Refused { extents }));
+                outbox
+                    .shards
+                    .push((batch.shard, ShardMessage::Refused { extents }));
             }
             Gathered::CreateTree { reply, .. }
             | Gathered::RestoreTree { reply, .. }
             | Gathered::RestoreDrop { reply, .. }
             | Gathered::Flush { reply } => {
-                outbox.resolutions.push(Resolution { reply, result: Err(error.clone()) });
+                outbox.resolutions.push(Resolution {
+                    reply,
+                    result: Err(error.clone()),
+                });
             }
             Gathered::CheckpointSync { token } => {
-                outbox.flusher.push(FlusherMessage::LogSynced { token, result: Err(error.clone()) });
+                outbox.flusher.push(FlusherMessage::LogSynced {
+                    token,
+                    result: Err(error.clone()),
+                });
             }
         }
     }
 
     /// The database is poisoned: nothing more is taken.
     pub(super) fn refuse_all(&mut self, outbox: &mut Outbox) {
-        let error = self.shared.status.cause().map_or(Error::Closed, |cause| Error::Poisoned { cause });
+        let error = self
+            .shared
+            .status
+            .cause()
+            .map_or(Error::Closed, |cause| Error::Poisoned { cause });
         while let Some(item) = self.gathered.pop_front() {
             self.refuse(item, &error, outbox);
         }

@@ -44,7 +44,11 @@ impl Commit {
             return;
         }
         let write = if write { self.seal() } else { None };
-        let segments = if sync { self.unsynced.iter().copied().collect() } else { Vec::new() };
+        let segments = if sync {
+            self.unsynced.iter().copied().collect()
+        } else {
+            Vec::new()
+        };
         self.in_flight = Some(InFlight {
             end: self.position,
             last_seq: Seq(self.next_seq.0 - 1),
@@ -53,7 +57,10 @@ impl Commit {
         if sync {
             self.unsynced_since = None;
         }
-        outbox.log_tasks.push(LogTask { write, sync: segments });
+        outbox.log_tasks.push(LogTask {
+            write,
+            sync: segments,
+        });
     }
 
     /// Closes the open log group and encodes it into an aligned buffer.
@@ -65,7 +72,11 @@ impl Commit {
             Some(buffer) if buffer.len() >= bytes => buffer,
             _ => AlignedBuffer::zeroed(bytes.next_multiple_of(BUFFER_BYTES)),
         };
-        let start = GroupStart { lsn, position: self.position, durable_to: self.durable.lsn };
+        let start = GroupStart {
+            lsn,
+            position: self.position,
+            durable_to: self.durable.lsn,
+        };
         let Ok(next) = self.builder.finish_into(&start, &mut buffer) else {
             unreachable!("the buffer is as long as the builder said")
         };
@@ -75,7 +86,12 @@ impl Commit {
         self.unsynced.insert(segment);
         self.shared.counters.add(Counter::LogGroups, 1);
         self.shared.counters.add(Counter::LogBytes, bytes as u64);
-        Some(LogWrite { segment, offset: self.layout.offset(lsn), buffer, bytes })
+        Some(LogWrite {
+            segment,
+            offset: self.layout.offset(lsn),
+            buffer,
+            bytes,
+        })
     }
 
     /// The log task came back.

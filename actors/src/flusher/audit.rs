@@ -21,7 +21,12 @@ impl Flusher {
                 }
             }
         }
-        let image: BTreeSet<PageId> = self.superblock.image_extents.iter().flat_map(|extent| extent.ids()).collect();
+        let image: BTreeSet<PageId> = self
+            .superblock
+            .image_extents
+            .iter()
+            .flat_map(|extent| extent.ids())
+            .collect();
         for page in PageId::FIRST.0..self.space.file_pages() {
             let id = PageId(page);
             let owners = [
@@ -32,12 +37,18 @@ impl Flusher {
                 ("in a shard's hand", in_hand.contains(&id)),
                 ("dying", self.dying.contains(&id)),
             ];
-            let owned: Vec<&str> = owners.iter().filter(|(_, owns)| *owns).map(|(name, _)| *name).collect();
+            let owned: Vec<&str> = owners
+                .iter()
+                .filter(|(_, owns)| *owns)
+                .map(|(name, _)| *name)
+                .collect();
             if owned.len() != 1 {
                 return Err(format!("page {page} is {owned:?}, not exactly one of them"));
             }
             if self.space.is_reachable(Extent::single(id)) != reachable.contains(&id) {
-                return Err(format!("page {page}: the space map is wrong about whether it is reachable"));
+                return Err(format!(
+                    "page {page}: the space map is wrong about whether it is reachable"
+                ));
             }
         }
         Ok(())

@@ -144,12 +144,20 @@ impl Flusher {
         self.close_wanted = false;
         let replies = std::mem::take(&mut self.checkpoint_replies);
         if self.shared.settings.in_memory {
-            let done = |reply| Resolution { reply, result: Ok(Outcome::Done) };
+            let done = |reply| Resolution {
+                reply,
+                result: Ok(Outcome::Done),
+            };
             outbox.resolutions.extend(replies.into_iter().map(done));
             return;
         }
         if let Some(cause) = self.shared.status.cause() {
-            let refused = |reply| Resolution { reply, result: Err(Error::Poisoned { cause: Arc::clone(&cause) }) };
+            let refused = |reply| Resolution {
+                reply,
+                result: Err(Error::Poisoned {
+                    cause: Arc::clone(&cause),
+                }),
+            };
             outbox.resolutions.extend(replies.into_iter().map(refused));
             return;
         }
@@ -204,8 +212,11 @@ impl Flusher {
         let memory = &self.shared.memory;
         let checkpoint = &mut self.checkpoint;
         while checkpoint.failure.is_none() && checkpoint.writing.len() < WRITES_MAX {
-            let Some(&(id, frame)) = checkpoint.nodes.get(checkpoint.next_node) else { break };
-            let here = matches!(memory.state(id), Residency::Resident(at) | Residency::Evicting(at) if at == frame);
+            let Some(&(id, frame)) = checkpoint.nodes.get(checkpoint.next_node) else {
+                break;
+            };
+            let here =
+                matches!(memory.state(id), Residency::Resident(at) | Residency::Evicting(at) if at == frame);
             if here && memory.is_writing(frame) {
                 // Being written for eviction: `page_written` will call again.
                 break;
@@ -263,11 +274,15 @@ impl Flusher {
 
     /// Finds a place for the image; grows the file if there is none.
     fn place_image(&mut self, outbox: &mut Outbox) {
-        let Some(version) = &self.checkpoint.version else { return };
+        let Some(version) = &self.checkpoint.version else {
+            return;
+        };
         let image = ImageEncoder::new(version.directory.clone(), &self.space);
         let page_bytes = self.shared.settings.page_bytes as u64;
         let Ok(pages) = u32::try_from(image.encoded_bytes(&self.space).div_ceil(page_bytes)) else {
-            self.fail(Error::OutOfSpace { what: "pages for the checkpoint image".into() });
+            self.fail(Error::OutOfSpace {
+                what: "pages for the checkpoint image".into(),
+            });
             return;
         };
         if let Some(extent) = self.space.allocate_contiguous(pages) {
@@ -288,9 +303,13 @@ impl Flusher {
             self.place_image(outbox);
         }
         let page_bytes = self.shared.settings.page_bytes as u64;
-        let Some(extent) = self.checkpoint.image_extents.first().copied() else { return };
+        let Some(extent) = self.checkpoint.image_extents.first().copied() else {
+            return;
+        };
         loop {
-            let Some(image) = self.checkpoint.image.as_mut() else { return };
+            let Some(image) = self.checkpoint.image.as_mut() else {
+                return;
+            };
             if image.summary().is_some() {
                 break;
             }
@@ -316,7 +335,12 @@ impl Flusher {
         self.checkpoint.transfers += 1;
         let token = self.checkpoint.token;
         let reply = TransferReply::Flusher { token };
-        outbox.pager.push(PagerMessage::Transfer(Transfer { kind, offset, buffer, reply }));
+        outbox.pager.push(PagerMessage::Transfer(Transfer {
+            kind,
+            offset,
+            buffer,
+            reply,
+        }));
     }
 
     /// A transfer of the checkpoint has ended.
@@ -327,7 +351,11 @@ impl Flusher {
             if let Stage::Slot(_) | Stage::SlotSync(_) = stage {
                 // Nobody knows which superblock is on disk now (rule R17).
                 self.shared.status.poison(&Arc::new(error));
-                let cause = self.shared.status.cause().unwrap_or_else(|| Arc::new(std::io::Error::other("?")));
+                let cause = self
+                    .shared
+                    .status
+                    .cause()
+                    .unwrap_or_else(|| Arc::new(std::io::Error::other("?")));
                 self.fail(Error::Poisoned { cause });
             } else {
                 self.fail(Error::io(format!("writing a checkpoint to {DATA_FILE}"), error));
@@ -360,7 +388,9 @@ impl Flusher {
         if self.checkpoint.stage != Stage::LogSync {
             return;
         }
-        let Some(version) = self.checkpoint.version.clone() else { return };
+        let Some(version) = self.checkpoint.version.clone() else {
+            return;
+        };
         match result {
             Err(error) => {
                 self.fail(error);
@@ -368,7 +398,9 @@ impl Flusher {
             }
             Ok(known) => {
                 self.checkpoint.log_known = Some(known);
-                let Some(image) = self.checkpoint.image.as_ref().and_then(ImageEncoder::summary) else { return };
+                let Some(image) = self.checkpoint.image.as_ref().and_then(ImageEncoder::summary) else {
+                    return;
+                };
                 let next = Superblock {
                     write_number: self.superblock.write_number + 1,
                     checkpoint_seq: version.seq,
@@ -376,10 +408,14 @@ impl Flusher {
                     log_known: known,
                     next_stamp: Stamp(self.next_stamp),
                     file_pages: self.space.frozen_counts().0,
-                    next_tree: version.directory.iter().map(|tree| tree.id.0 + 1).max().map_or(
-                        self.superblock.next_tree,
-                        |next| self.superblock.next_tree.max(treering_engine::TreeId(next)),
-                    ),
+                    next_tree: version
+                        .directory
+                        .iter()
+                        .map(|tree| tree.id.0 + 1)
+                        .max()
+                        .map_or(self.superblock.next_tree, |next| {
+                            self.superblock.next_tree.max(treering_engine::TreeId(next))
+                        }),
                     clean: self.checkpoint.closing && known.lsn == version.position.lsn,
                     image_extents: self.checkpoint.image_extents.clone(),
                     image_bytes: image.bytes,
@@ -399,7 +435,9 @@ impl Flusher {
     }
 
     fn write_slot(&mut self, slot: Slot, outbox: &mut Outbox) {
-        let Some(superblock) = &self.checkpoint.next else { return };
+        let Some(superblock) = &self.checkpoint.next else {
+            return;
+        };
         let buffer = AlignedBuffer::copy_of(&superblock.encode());
         let offset = match slot {
             Slot::A => 0,
@@ -425,9 +463,13 @@ impl Flusher {
                 self.durable = version;
                 self.free(previous_image);
                 self.shared.counters.add(Counter::Checkpoints, 1);
-                self.shared.counters.set(Counter::CheckpointSeq, self.durable.seq.0);
+                self.shared
+                    .counters
+                    .set(Counter::CheckpointSeq, self.durable.seq.0);
                 self.shared.counters.set(Counter::CheckpointAtNanos, now);
-                outbox.commit.push(CommitMessage::Checkpointed { position: self.superblock.log_start });
+                outbox.commit.push(CommitMessage::Checkpointed {
+                    position: self.superblock.log_start,
+                });
                 self.cut_tail(outbox);
                 Ok(())
             }
@@ -441,7 +483,9 @@ impl Flusher {
                 }
                 let error = failure.unwrap_or(Error::Closed);
                 self.retry_at = now.saturating_add(RETRY_NANOS);
-                outbox.commit.push(CommitMessage::CheckpointFailed { cause: error.clone() });
+                outbox
+                    .commit
+                    .push(CommitMessage::CheckpointFailed { cause: error.clone() });
                 Err(error)
             }
         };

@@ -50,7 +50,10 @@ impl Flusher {
                 && self.fruitless_rounds > FRUITLESS_ROUNDS_MAX
                 && self.shared.memory.limbo_frames() == 0
             {
-                let what = format!("all {} pages of the in-memory database are in use", memory_pages(self));
+                let what = format!(
+                    "all {} pages of the in-memory database are in use",
+                    memory_pages(self)
+                );
                 self.tell_exhausted(&Error::OutOfSpace { what }, outbox);
             }
         }
@@ -88,7 +91,9 @@ impl Flusher {
                 break;
             }
         }
-        self.shared.counters.add(Counter::Evictions, released.len() as u64);
+        self.shared
+            .counters
+            .add(Counter::Evictions, released.len() as u64);
         self.release_frames(released);
     }
 
@@ -97,8 +102,7 @@ impl Flusher {
         let memory = &self.shared.memory;
         // SAFETY: the frame holds a published page (checked by the caller), which is frozen; only this actor evicts
         // or frees frames of such pages, so it stays what it is during this call.
-        let bytes =
-            unsafe { std::slice::from_raw_parts(memory.frame_ptr(frame), memory.page_bytes()) };
+        let bytes = unsafe { std::slice::from_raw_parts(memory.frame_ptr(frame), memory.page_bytes()) };
         page::children(bytes).all(|child| match memory.state(child.id) {
             Residency::Absent | Residency::Loading(_) => true,
             Residency::Resident(frame) | Residency::Evicting(frame) => memory.is_written(frame),
@@ -153,7 +157,9 @@ impl Flusher {
 
     fn tell_exhausted(&mut self, error: &Error, outbox: &mut Outbox) {
         for shard in std::mem::take(&mut self.starving_shards) {
-            outbox.shards.push((shard, ShardMessage::FramesExhausted { cause: error.clone() }));
+            outbox
+                .shards
+                .push((shard, ShardMessage::FramesExhausted { cause: error.clone() }));
         }
         self.fruitless_rounds = 0;
     }

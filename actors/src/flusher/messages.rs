@@ -24,17 +24,27 @@ pub(crate) struct PublishedPages {
 /// Everything that arrives at the flusher.
 pub(crate) enum FlusherMessage {
     /// From the commit actor: this version is the current one now.
-    Published { version: Arc<Version>, pages: Vec<PublishedPages> },
+    Published {
+        version: Arc<Version>,
+        pages: Vec<PublishedPages>,
+    },
     /// Ids that were handed out and didn't get into any version.
     Release { extents: Vec<Extent> },
     /// From a shard: send ids.
     ChunkRequest { shard: ShardId, pages: u32 },
     /// From a client: extents for a blob.
-    ExtentRequest { pages: u32, reply: oneshot::Sender<Result<Vec<Extent>>> },
+    ExtentRequest {
+        pages: u32,
+        reply: oneshot::Sender<Result<Vec<Extent>>>,
+    },
     /// From a shard, or from the pager (`None`): frames are short; tell when there are some.
     Pressure { shard: Option<ShardId> },
     /// From the pager.
-    PageWritten { id: PageId, frame: FrameId, result: io::Result<()> },
+    PageWritten {
+        id: PageId,
+        frame: FrameId,
+        result: io::Result<()>,
+    },
     /// From the pager: a transfer with this token has ended.
     Transferred { token: u64, result: io::Result<()> },
     /// From the commit actor: the log is durable up to here.
@@ -46,7 +56,10 @@ pub(crate) enum FlusherMessage {
     /// From the runtime: the data file has this many pages now.
     Grown { result: io::Result<u32> },
     /// Recovery: the log names these extents of blobs; nothing else may be put there (rule R18).
-    Reserve { extents: Vec<Extent>, reply: oneshot::Sender<Result<()>> },
+    Reserve {
+        extents: Vec<Extent>,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// Recovery is over: checkpoints may begin, and what was reserved and not used is free.
     GoLive,
     /// From the runtime: the data file was cut.

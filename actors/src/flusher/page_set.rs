@@ -22,7 +22,9 @@ impl PageSet {
     }
 
     pub fn contains(&self, id: PageId) -> bool {
-        self.0.get(id.0 as usize / 64).is_some_and(|word| word & (1 << (id.0 % 64)) != 0)
+        self.0
+            .get(id.0 as usize / 64)
+            .is_some_and(|word| word & (1 << (id.0 % 64)) != 0)
     }
 }
 

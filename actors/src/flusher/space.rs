@@ -4,9 +4,9 @@ use treering_engine::memory::Residency;
 use treering_engine::space::SpaceError;
 use treering_engine::{Extent, PageId, Seq};
 
+use super::IDS_AHEAD;
 use super::messages::{FileTask, PublishedPages};
 use super::state::{Flusher, WantsIds};
-use super::IDS_AHEAD;
 use crate::actor::Outbox;
 use crate::error::Error;
 use crate::shard::ShardMessage;
@@ -44,7 +44,9 @@ impl Flusher {
         }
         if !self.waiting.publish(seq) {
             let error = format!("version {} was published out of order", seq.0);
-            self.shared.status.poison(&std::sync::Arc::new(std::io::Error::other(error)));
+            self.shared
+                .status
+                .poison(&std::sync::Arc::new(std::io::Error::other(error)));
         }
         self.free(freed);
     }
@@ -83,7 +85,11 @@ impl Flusher {
                 let released = self.space.release(extent);
                 self.check(released);
             } else {
-                for id in extent.ids().filter(|id| !self.dying.contains(id)).collect::<Vec<_>>() {
+                for id in extent
+                    .ids()
+                    .filter(|id| !self.dying.contains(id))
+                    .collect::<Vec<_>>()
+                {
                     let released = self.space.release(Extent::single(id));
                     self.check(released);
                 }
@@ -147,9 +153,10 @@ impl Flusher {
             };
             let extents = match &wants {
                 WantsIds::Shard { .. } => self.space.allocate_chunk(pages),
-                WantsIds::Client { .. } => {
-                    self.space.allocate_contiguous(pages).map_or_else(Vec::new, |extent| vec![extent])
-                }
+                WantsIds::Client { .. } => self
+                    .space
+                    .allocate_contiguous(pages)
+                    .map_or_else(Vec::new, |extent| vec![extent]),
             };
             if extents.is_empty() && self.growth_failure.is_none() {
                 self.wants_ids.push_front(wants);
@@ -161,10 +168,16 @@ impl Flusher {
                 continue;
             }
             told |= extents.is_empty();
-            let shortage = if extents.is_empty() { self.growth_failure.clone() } else { None };
+            let shortage = if extents.is_empty() {
+                self.growth_failure.clone()
+            } else {
+                None
+            };
             match wants {
                 WantsIds::Shard { shard, .. } => {
-                    outbox.shards.push((shard, ShardMessage::Chunk { extents, shortage }));
+                    outbox
+                        .shards
+                        .push((shard, ShardMessage::Chunk { extents, shortage }));
                 }
                 WantsIds::Client { reply, .. } => {
                     let result = shortage.map_or(Ok(extents), Err);
@@ -198,8 +211,9 @@ impl Flusher {
         let step = (present * page_bytes / 32).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
         let wanted = (present + step.max(pages)).min(u64::from(u32::MAX));
         if wanted <= present {
-            self.growth_failure =
-                Some(Error::OutOfSpace { what: format!("{DATA_FILE} has the most pages that ids can name") });
+            self.growth_failure = Some(Error::OutOfSpace {
+                what: format!("{DATA_FILE} has the most pages that ids can name"),
+            });
             return;
         }
         if self.shared.settings.in_memory {
@@ -249,12 +263,14 @@ impl Flusher {
             for id in extent.ids() {
                 // A blob may be named more than once, and the checkpoint may hold it already.
                 if self.space.is_available(Extent::single(id)) {
-                    self.space.reserve(Extent::single(id)).map_err(|error| Error::Corrupt {
-                        file: DATA_FILE.into(),
-                        offset: u64::from(id.0) * self.shared.settings.page_bytes as u64,
-                        page: Some(id.0),
-                        reason: error.to_string(),
-                    })?;
+                    self.space
+                        .reserve(Extent::single(id))
+                        .map_err(|error| Error::Corrupt {
+                            file: DATA_FILE.into(),
+                            offset: u64::from(id.0) * self.shared.settings.page_bytes as u64,
+                            page: Some(id.0),
+                            reason: error.to_string(),
+                        })?;
                     self.reserved.insert(id);
                 }
             }
@@ -265,7 +281,9 @@ impl Flusher {
     /// A contradiction in the space map means that two owners claim one page: stop writing before they meet.
     pub(super) fn check(&self, result: Result<(), SpaceError>) {
         if let Err(error) = result {
-            self.shared.status.poison(&std::sync::Arc::new(std::io::Error::other(error)));
+            self.shared
+                .status
+                .poison(&std::sync::Arc::new(std::io::Error::other(error)));
         }
     }
 }
@@ -275,8 +293,15 @@ fn runs(ids: &[PageId]) -> impl Iterator<Item = Extent> + '_ {
     let mut next = 0;
     std::iter::from_fn(move || {
         let first = *ids.get(next)?;
-        let length = ids[next..].iter().zip(0..).take_while(|(id, step)| id.0 == first.0 + step).count();
+        let length = ids[next..]
+            .iter()
+            .zip(0..)
+            .take_while(|(id, step)| id.0 == first.0 + step)
+            .count();
         next += length;
-        Some(Extent { start: first, pages: length as u32 })
+        Some(Extent {
+            start: first,
+            pages: length as u32,
+        })
     })
 }

@@ -26,8 +26,14 @@ pub(crate) struct FlusherStart {
 
 /// Somebody who waits for page ids.
 pub(super) enum WantsIds {
-    Shard { shard: ShardId, pages: u32 },
-    Client { pages: u32, reply: oneshot::Sender<Result<Vec<Extent>>> },
+    Shard {
+        shard: ShardId,
+        pages: u32,
+    },
+    Client {
+        pages: u32,
+        reply: oneshot::Sender<Result<Vec<Extent>>>,
+    },
 }
 
 /// The state of the flusher.
@@ -79,7 +85,11 @@ pub(crate) struct Flusher {
 impl Flusher {
     /// A flusher that goes on from a checkpoint.
     pub fn new(shared: Arc<Shared>, start: FlusherStart) -> Flusher {
-        let FlusherStart { space, superblock, version } = start;
+        let FlusherStart {
+            space,
+            superblock,
+            version,
+        } = start;
         let mut waiting = WaitingLists::new();
         let first = waiting.publish(version.seq);
         debug_assert!(first, "an empty list takes any version");

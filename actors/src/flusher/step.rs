@@ -77,7 +77,9 @@ impl Actor for Flusher {
         self.evict(outbox);
         self.serve_ids(outbox);
         if self.deltas_done > 0 {
-            outbox.commit.push(CommitMessage::DeltasDone { count: std::mem::take(&mut self.deltas_done) });
+            outbox.commit.push(CommitMessage::DeltasDone {
+                count: std::mem::take(&mut self.deltas_done),
+            });
         }
         let counters = &self.shared.counters;
         counters.set(Counter::FreePages, self.space.available_pages());

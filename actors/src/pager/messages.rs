@@ -48,9 +48,15 @@ pub(crate) struct Transfer {
 /// Everything that arrives at the pager.
 #[derive(Debug)]
 pub(crate) enum PagerMessage {
-    Fetch { reference: PageRef, waiter: Waiter },
+    Fetch {
+        reference: PageRef,
+        waiter: Waiter,
+    },
     /// From the flusher: write this frozen page. The frame stays put until the flusher is told.
-    WritePage { id: PageId, frame: FrameId },
+    WritePage {
+        id: PageId,
+        frame: FrameId,
+    },
     Transfer(Transfer),
     /// From the device.
     Completed(Completion),

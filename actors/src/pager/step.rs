@@ -37,7 +37,10 @@ impl Actor for Pager {
 
     fn end_batch(&mut self, _now: Nanos, outbox: &mut Outbox) {
         while self.in_flight.len() < IN_FLIGHT_MAX {
-            let next = self.queued_reads.pop_front().or_else(|| self.queued_writes.pop_front());
+            let next = self
+                .queued_reads
+                .pop_front()
+                .or_else(|| self.queued_writes.pop_front());
             let Some((operation, purpose)) = next else { break };
             self.in_flight.insert(operation.token, purpose);
             outbox.operations.push(operation);
@@ -83,7 +86,14 @@ impl Pager {
             return self.starve(reference, waiter);
         }
         self.shared.counters.add(Counter::Misses, 1);
-        self.reading.insert(reference.id, Reading { reference, frame, waiters: vec![waiter] });
+        self.reading.insert(
+            reference.id,
+            Reading {
+                reference,
+                frame,
+                waiters: vec![waiter],
+            },
+        );
         let operation = Operation {
             token: self.token(),
             file: Arc::clone(&self.file),
@@ -91,7 +101,8 @@ impl Pager {
             kind: OperationKind::Read,
             buffer: self.frame_buffer(frame),
         };
-        self.queued_reads.push_back((operation, Purpose::Read(reference.id)));
+        self.queued_reads
+            .push_back((operation, Purpose::Read(reference.id)));
     }
 
     /// Tries the fetch again later. Not for read-ahead: its page may be dead by then, and its id somebody else's, since
@@ -113,11 +124,17 @@ impl Pager {
             kind: OperationKind::Write { durable: false },
             buffer: self.frame_buffer(frame),
         };
-        self.queued_writes.push_back((operation, Purpose::WritePage { id, frame }));
+        self.queued_writes
+            .push_back((operation, Purpose::WritePage { id, frame }));
     }
 
     fn transfer(&mut self, transfer: Transfer) {
-        let Transfer { kind, offset, buffer, reply } = transfer;
+        let Transfer {
+            kind,
+            offset,
+            buffer,
+            reply,
+        } = transfer;
         let kind = match kind {
             TransferKind::Read => OperationKind::Read,
             TransferKind::Write => OperationKind::Write { durable: false },
@@ -133,13 +150,23 @@ impl Pager {
             kind,
             buffer: buffer.map_or(Buffer::None, Buffer::Owned),
         };
-        let queue = if kind == OperationKind::Read { &mut self.queued_reads } else { &mut self.queued_writes };
-        let purpose = if kind == OperationKind::SyncData { Purpose::Sync(reply) } else { Purpose::Transfer(reply) };
+        let queue = if kind == OperationKind::Read {
+            &mut self.queued_reads
+        } else {
+            &mut self.queued_writes
+        };
+        let purpose = if kind == OperationKind::SyncData {
+            Purpose::Sync(reply)
+        } else {
+            Purpose::Transfer(reply)
+        };
         queue.push_back((operation, purpose));
     }
 
     fn completed(&mut self, completion: Completion, outbox: &mut Outbox) {
-        let Some(purpose) = self.in_flight.remove(&completion.token) else { return };
+        let Some(purpose) = self.in_flight.remove(&completion.token) else {
+            return;
+        };
         if let (Purpose::Sync(_), Err(error)) = (&purpose, &completion.result) {
             // The system may have forgotten writes that completed before, anybody's, and the next sync won't tell.
             let cause = match error.raw_os_error() {
@@ -154,19 +181,35 @@ impl Pager {
                 if completion.result.is_ok() {
                     self.shared.counters.add(Counter::PagesWritten, 1);
                 }
-                outbox.flusher.push(FlusherMessage::PageWritten { id, frame, result: completion.result });
+                outbox.flusher.push(FlusherMessage::PageWritten {
+                    id,
+                    frame,
+                    result: completion.result,
+                });
             }
-            Purpose::Transfer(TransferReply::Flusher { token }) | Purpose::Sync(TransferReply::Flusher { token }) => {
-                outbox.flusher.push(FlusherMessage::Transferred { token, result: completion.result });
+            Purpose::Transfer(TransferReply::Flusher { token })
+            | Purpose::Sync(TransferReply::Flusher { token }) => {
+                outbox.flusher.push(FlusherMessage::Transferred {
+                    token,
+                    result: completion.result,
+                });
             }
-            Purpose::Transfer(TransferReply::Client(sender)) | Purpose::Sync(TransferReply::Client(sender)) => {
+            Purpose::Transfer(TransferReply::Client(sender))
+            | Purpose::Sync(TransferReply::Client(sender)) => {
                 let _ = sender.send((completion.result, completion.buffer.into_owned()));
             }
         }
     }
 
     fn finish_read(&mut self, id: PageId, result: std::io::Result<()>, outbox: &mut Outbox) {
-        let Some(Reading { reference, frame, waiters }) = self.reading.remove(&id) else { return };
+        let Some(Reading {
+            reference,
+            frame,
+            waiters,
+        }) = self.reading.remove(&id)
+        else {
+            return;
+        };
         let memory = &self.shared.memory;
         let result = match result {
             Ok(()) => {
@@ -207,7 +250,12 @@ impl Pager {
     }
 
     fn corrupt(&self, id: PageId, reason: String) -> Error {
-        Error::Corrupt { file: DATA_FILE.into(), offset: self.offset(id), page: Some(id.0), reason }
+        Error::Corrupt {
+            file: DATA_FILE.into(),
+            offset: self.offset(id),
+            page: Some(id.0),
+            reason,
+        }
     }
 
     fn token(&mut self) -> u64 {
@@ -235,7 +283,9 @@ impl Pager {
 
 fn answer(waiter: Waiter, reference: PageRef, result: Result<FrameId>, outbox: &mut Outbox) {
     match waiter {
-        Waiter::Shard(shard) => outbox.shards.push((shard, ShardMessage::Loaded { reference, result })),
+        Waiter::Shard(shard) => outbox
+            .shards
+            .push((shard, ShardMessage::Loaded { reference, result })),
         Waiter::Client(sender) => outbox.fetched.push((sender, result)),
         Waiter::Nobody => {}
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use treering_engine::catalog::Directory as Catalog;
 use treering_engine::image::ImageEncoder;
-use treering_engine::log::{LogPosition, SegmentHeader, SegmentLayout};
 use treering_engine::log::segment::{segment_file_name, segment_file_number};
+use treering_engine::log::{LogPosition, SegmentHeader, SegmentLayout};
 use treering_engine::space::SpaceMap;
 use treering_engine::superblock::Superblock;
 use treering_engine::{BLOCK_BYTES, Extent, PageId, Seq, Stamp, TreeId};
@@ -26,19 +26,25 @@ const FILE_PAGES: u32 = 256;
 
 /// Refuses directories that hold anything but what an interrupted creation leaves.
 pub(super) fn check_empty(path: &Path, names: &[String]) -> Result<()> {
-    let foreign = names.iter().find(|name| {
-        *name != LOCK_FILE && *name != UNFINISHED_FILE && segment_file_number(name).is_none()
-    });
+    let foreign = names
+        .iter()
+        .find(|name| *name != LOCK_FILE && *name != UNFINISHED_FILE && segment_file_number(name).is_none());
     if let Some(name) = foreign {
         let reason = format!("it has no file {DATA_FILE:?}, but {name:?}");
-        return Err(Error::NotADatabase { path: path.into(), reason });
+        return Err(Error::NotADatabase {
+            path: path.into(),
+            reason,
+        });
     }
     let segment = names.iter().find(|name| segment_file_number(name).is_some());
     if let Some(name) = segment
         && !names.iter().any(|name| name == UNFINISHED_FILE)
     {
         let reason = format!("the file {DATA_FILE:?} is missing beside {name:?}");
-        return Err(Error::NotADatabase { path: path.into(), reason });
+        return Err(Error::NotADatabase {
+            path: path.into(),
+            reason,
+        });
     }
     Ok(())
 }
@@ -52,8 +58,11 @@ pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: 
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let file = directory.open(UNFINISHED_FILE, OpenMode::CreateNew).map_err(failed)?;
-    file.grow(u64::from(FILE_PAGES) * page_bytes as u64).map_err(failed)?;
+    let file = directory
+        .open(UNFINISHED_FILE, OpenMode::CreateNew)
+        .map_err(failed)?;
+    file.grow(u64::from(FILE_PAGES) * page_bytes as u64)
+        .map_err(failed)?;
     create_segment(directory, &superblock)?;
     write_image(&*file, &mut superblock)?;
     write_superblocks(&*file, &superblock)?;
@@ -63,8 +72,14 @@ pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: 
 
 /// The superblock of an empty database, without an image.
 pub(super) fn initial_superblock(page_bytes: u32, segment_bytes: u64, database_id: [u8; 16]) -> Superblock {
-    let first_lsn = SegmentLayout::new(segment_bytes).map(SegmentLayout::first_lsn).unwrap_or_default();
-    let start = LogPosition { lsn: first_lsn, generation: 1, previous_crc: 0 };
+    let first_lsn = SegmentLayout::new(segment_bytes)
+        .map(SegmentLayout::first_lsn)
+        .unwrap_or_default();
+    let start = LogPosition {
+        lsn: first_lsn,
+        generation: 1,
+        previous_crc: 0,
+    };
     Superblock {
         page_bytes,
         database_id,
@@ -99,7 +114,9 @@ fn create_segment(directory: &dyn Directory, superblock: &Superblock) -> Result<
         number: 0,
         segment_bytes: superblock.segment_bytes,
     };
-    segment.write_at(&AlignedBuffer::copy_of(&header.encode()), 0).map_err(failed)?;
+    segment
+        .write_at(&AlignedBuffer::copy_of(&header.encode()), 0)
+        .map_err(failed)?;
     segment.sync_data().map_err(failed)?;
     directory.sync().map_err(failed)
 }
@@ -116,10 +133,16 @@ fn write_image(file: &dyn File, superblock: &mut Superblock) -> Result<()> {
         unreachable!("the buffer is longer than the image")
     };
     let written = &buffer[..filled.next_multiple_of(BLOCK_BYTES)];
-    file.write_at(written, u64::from(PageId::FIRST.0) * u64::from(superblock.page_bytes))
-        .map_err(|error| Error::io("writing the first checkpoint image", error))?;
+    file.write_at(
+        written,
+        u64::from(PageId::FIRST.0) * u64::from(superblock.page_bytes),
+    )
+    .map_err(|error| Error::io("writing the first checkpoint image", error))?;
     let pages = filled.div_ceil(superblock.page_bytes as usize) as u32;
-    superblock.image_extents = vec![Extent { start: PageId::FIRST, pages }];
+    superblock.image_extents = vec![Extent {
+        start: PageId::FIRST,
+        pages,
+    }];
     superblock.image_bytes = summary.bytes;
     superblock.image_crc = summary.crc;
     Ok(())

@@ -30,18 +30,37 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
     if let Some(asked) = options.page_bytes
         && asked != superblock.page_bytes as usize
     {
-        let reason = format!("the database was created with {}, not {asked}", superblock.page_bytes);
-        return Err(Error::InvalidOption { option: "page_size", reason });
+        let reason = format!(
+            "the database was created with {}, not {asked}",
+            superblock.page_bytes
+        );
+        return Err(Error::InvalidOption {
+            option: "page_size",
+            reason,
+        });
     }
     if options.cache_bytes < crate::options::FRAMES_MIN * u64::from(superblock.page_bytes) {
-        let reason = format!("{} is less than 256 pages of {} bytes", options.cache_bytes, superblock.page_bytes);
-        return Err(Error::InvalidOption { option: "cache_bytes", reason });
+        let reason = format!(
+            "{} is less than 256 pages of {} bytes",
+            options.cache_bytes, superblock.page_bytes
+        );
+        return Err(Error::InvalidOption {
+            option: "cache_bytes",
+            reason,
+        });
     }
-    let bytes = data.len().map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;
+    let bytes = data
+        .len()
+        .map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;
     let pages = u32::try_from(bytes / u64::from(superblock.page_bytes)).unwrap_or(u32::MAX);
     let (catalog, mut space) = read_image(data, &superblock)?;
-    let catalog = reassign(catalog, options.shards).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
-    let last = space.reachable_runs().map(|extent| extent.start.0 + extent.pages).max().unwrap_or(0);
+    let catalog =
+        reassign(catalog, options.shards).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
+    let last = space
+        .reachable_runs()
+        .map(|extent| extent.start.0 + extent.pages)
+        .max()
+        .unwrap_or(0);
     if last > pages {
         return Err(Error::Corrupt {
             file: DATA_FILE.into(),
@@ -53,37 +72,54 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
     if pages > space.file_pages() {
         space.grow(pages);
     } else if pages < space.file_pages() {
-        space.shrink(pages).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
+        space
+            .shrink(pages)
+            .map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
     }
     for &extent in &superblock.image_extents {
-        space.reserve(extent).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
+        space
+            .reserve(extent)
+            .map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
     }
-    Ok(Loaded { superblock, catalog, space })
+    Ok(Loaded {
+        superblock,
+        catalog,
+        space,
+    })
 }
 
 /// Gives the partitions of shards that this opening doesn't have to those that it has.
 fn reassign(catalog: Catalog, shards: usize) -> std::result::Result<Catalog, CatalogError> {
     let is_foreign = |partition: &Partition| usize::from(partition.owner.0) >= shards;
-    let foreign: Vec<Arc<TreeState>> =
-        catalog.iter().filter(|tree| tree.partitions.iter().any(is_foreign)).map(Arc::clone).collect();
+    let foreign: Vec<Arc<TreeState>> = catalog
+        .iter()
+        .filter(|tree| tree.partitions.iter().any(is_foreign))
+        .map(Arc::clone)
+        .collect();
     foreign.into_iter().try_fold(catalog, |catalog, tree| {
         let mut partitions = tree.partitions.to_vec();
         for partition in partitions.iter_mut().filter(|partition| is_foreign(partition)) {
             // Below the number of shards, which is at most 256.
             partition.owner = ShardId((usize::from(partition.owner.0) % shards) as u16);
         }
-        catalog.with_tree(TreeState { partitions: partitions.into(), ..(*tree).clone() })
+        catalog.with_tree(TreeState {
+            partitions: partitions.into(),
+            ..(*tree).clone()
+        })
     })
 }
 
 fn read_superblock(data: &dyn File, path: &Path) -> Result<Superblock> {
-    let bytes = data.len().map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;
+    let bytes = data
+        .len()
+        .map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;
     let read = |offset: u64| -> Result<std::result::Result<Superblock, SuperblockDefect>> {
         if offset + BLOCK_BYTES as u64 > bytes {
             return Ok(Err(SuperblockDefect::NotTreering));
         }
         let mut block = AlignedBuffer::zeroed(BLOCK_BYTES);
-        data.read_at(&mut block, offset).map_err(|error| Error::io("reading a superblock", error))?;
+        data.read_at(&mut block, offset)
+            .map_err(|error| Error::io("reading a superblock", error))?;
         Ok(Superblock::decode(&block))
     };
     let a = read(0)?;
@@ -98,9 +134,9 @@ fn read_superblock(data: &dyn File, path: &Path) -> Result<Superblock> {
                         found = Ok(b);
                         break;
                     }
-                    Err(defect @ (SuperblockDefect::Checksum | SuperblockDefect::UnsupportedFormat { .. }))
-                        if found == Err(SuperblockDefect::NotTreering) =>
-                    {
+                    Err(
+                        defect @ (SuperblockDefect::Checksum | SuperblockDefect::UnsupportedFormat { .. }),
+                    ) if found == Err(SuperblockDefect::NotTreering) => {
                         found = Err(defect);
                     }
                     _ => {}
@@ -161,7 +197,7 @@ fn read_image(data: &dyn File, superblock: &Superblock) -> Result<(Catalog, Spac
 }
 
 fn image_corrupt(superblock: &Superblock, reason: &str) -> Error {
-    let first = superblock.image_extents.first().copied().unwrap_or_else(|| Extent {
+    let first = superblock.image_extents.first().copied().unwrap_or(Extent {
         start: treering_engine::PageId::NONE,
         pages: 0,
     });
@@ -177,7 +213,9 @@ fn image_corrupt(superblock: &Superblock, reason: &str) -> Error {
 pub(super) fn write_superblocks(data: &dyn File, superblock: &Superblock) -> Result<()> {
     let failed = |error| Error::io("writing a superblock", error);
     // What contradicts itself could not be opened again.
-    superblock.validate().map_err(|defect| failed(std::io::Error::other(defect)))?;
+    superblock
+        .validate()
+        .map_err(|defect| failed(std::io::Error::other(defect)))?;
     let block = AlignedBuffer::copy_of(&superblock.encode());
     for offset in [0, u64::from(superblock.page_bytes)] {
         data.write_at(&block, offset).map_err(failed)?;

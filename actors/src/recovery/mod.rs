@@ -16,7 +16,11 @@
 //!    the shard that owns it. Creations and drops of trees are barriers between slices.
 //! 6. Logging goes on.
 
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the id of a new database is random")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the id of a new database is random"
+)]
 mod create;
 mod load;
 mod replay;
@@ -43,7 +47,9 @@ use crate::options::{IoBackend, Options, PAGE_BYTES_DEFAULT};
 use crate::pager::IN_FLIGHT_MAX;
 use crate::runtime::{LogFiles, Runtime, Sim, Threads};
 use crate::shard::{Shard, parked_max};
-use crate::shared::{Counter, Counters, DATA_FILE, DeadVersions, GroupSizes, Settings, Shared, Status, Version};
+use crate::shared::{
+    Counter, Counters, DATA_FILE, DeadVersions, GroupSizes, Settings, Shared, Status, Version,
+};
 
 /// Stamps that are left out after a crash: those of batches that were under way and may have been written to pages.
 const STAMPS_SKIPPED: u64 = 1 << 20;
@@ -84,18 +90,24 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
     let what = |action: &str| format!("{action} {}", path.display());
     let directory = if path.exists() {
         if !path.is_dir() {
-            return Err(Error::NotADatabase { path: path.into(), reason: "it is not a directory".into() });
+            return Err(Error::NotADatabase {
+                path: path.into(),
+                reason: "it is not a directory".into(),
+            });
         }
         OsDirectory::open(path)
     } else {
         OsDirectory::create(path)
     };
-    let directory: Arc<dyn Directory> = Arc::new(directory.map_err(|error| Error::io(what("opening"), error))?);
+    let directory: Arc<dyn Directory> =
+        Arc::new(directory.map_err(|error| Error::io(what("opening"), error))?);
     let lock = directory.lock().map_err(|error| match error {
         LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
         LockError::Io(error) => Error::io(what("locking"), error),
     })?;
-    let names = directory.names().map_err(|error| Error::io(what("listing"), error))?;
+    let names = directory
+        .names()
+        .map_err(|error| Error::io(what("listing"), error))?;
     if !names.iter().any(|name| name == DATA_FILE) {
         create::check_empty(path, &names)?;
         create::create(&*directory, options, create::random_id())?;
@@ -111,7 +123,9 @@ pub(crate) fn open_simulated(disk: &SimDirectory, options: &Options, sim: Sim) -
         LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
         LockError::Io(error) => Error::io("locking the simulated directory", error),
     })?;
-    let names = directory.names().map_err(|error| Error::io("listing the simulated directory", error))?;
+    let names = directory
+        .names()
+        .map_err(|error| Error::io("listing the simulated directory", error))?;
     if !names.iter().any(|name| name == DATA_FILE) {
         create::check_empty(path, &names)?;
         create::create(&*directory, options, SIMULATED_ID)?;
@@ -136,8 +150,10 @@ fn open_files(
     log.sync(&superblock, scanned.end.position)?;
     superblock.write_number += 1;
     superblock.clean = false;
-    superblock.log_known =
-        LogPosition { generation: scanned.end.position.generation + 1, ..scanned.end.position };
+    superblock.log_known = LogPosition {
+        generation: scanned.end.position.generation + 1,
+        ..scanned.end.position
+    };
     load::write_superblocks(&*data, &superblock)?;
     let layout = log.layout();
     let position = superblock.log_known;
@@ -148,7 +164,11 @@ fn open_files(
         position.lsn,
         &log.found(position),
     );
-    let log_files = LogFiles::new(Arc::clone(directory), superblock.log_id(), superblock.segment_bytes);
+    let log_files = LogFiles::new(
+        Arc::clone(directory),
+        superblock.log_id(),
+        superblock.segment_bytes,
+    );
     let next_stamp = Stamp(superblock.next_stamp.0.max(scanned.next_stamp.0) + STAMPS_SKIPPED);
     let checkpoint_seq = superblock.checkpoint_seq;
     let start = Start {
@@ -157,7 +177,11 @@ fn open_files(
         layout,
         segments,
         position,
-        next_seq: scanned.end.last_seq.map_or(checkpoint_seq, |last| last.max(checkpoint_seq)).next(),
+        next_seq: scanned
+            .end
+            .last_seq
+            .map_or(checkpoint_seq, |last| last.max(checkpoint_seq))
+            .next(),
         next_stamp,
         data,
         log_files: Some(log_files),
@@ -206,7 +230,13 @@ pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
     let start = Start {
         catalog: Catalog::new(),
         space: SpaceMap::new(superblock.file_pages),
-        segments: SegmentSet::new(layout, 0, position.lsn, position.lsn, &std::collections::BTreeMap::new()),
+        segments: SegmentSet::new(
+            layout,
+            0,
+            position.lsn,
+            position.lsn,
+            &std::collections::BTreeMap::new(),
+        ),
         layout,
         position,
         next_seq: superblock.checkpoint_seq.next(),
@@ -231,8 +261,9 @@ fn run(
 ) -> Result<Opened> {
     let page_bytes = start.superblock.page_bytes as usize;
     let frames = (options.cache_bytes / page_bytes as u64) as usize;
-    let memory = Memory::new(frames, page_bytes)
-        .map_err(|error| Error::OutOfSpace { what: format!("cache_bytes: {error}") })?;
+    let memory = Memory::new(frames, page_bytes).map_err(|error| Error::OutOfSpace {
+        what: format!("cache_bytes: {error}"),
+    })?;
     let dead = Arc::new(DeadVersions::default());
     let version = Arc::new(Version {
         seq: start.superblock.checkpoint_seq,
@@ -251,7 +282,11 @@ fn run(
         fetched_max: (frames / 16).clamp(1, FETCHED_MAX),
         dirty_pages_max: options.max_dirty_pages.unwrap_or(frames / 2).max(1),
         checkpoint_log_bytes: options.checkpoint_log_bytes,
-        batch_record_bytes_max: start.layout.record_bytes_max().saturating_sub(4096).min(BATCH_RECORD_BYTES_MAX),
+        batch_record_bytes_max: start
+            .layout
+            .record_bytes_max()
+            .saturating_sub(4096)
+            .min(BATCH_RECORD_BYTES_MAX),
         flush_interval_nanos: u64::try_from(options.flush_interval.as_nanos()).unwrap_or(u64::MAX),
     };
     let shared = Arc::new(Shared {
@@ -283,17 +318,35 @@ fn run(
     );
     let flusher = Flusher::new(
         Arc::clone(&shared),
-        FlusherStart { space: start.space, superblock: start.superblock, version },
+        FlusherStart {
+            space: start.space,
+            superblock: start.superblock,
+            version,
+        },
     );
     if sim.is_some() {
         let runtime = Runtime::new(shared, shards, commit, flusher, start.data, start.log_files, sim);
-        return Ok(Opened { runtime: Arc::new(runtime), threads: Threads::none(), lock });
+        return Ok(Opened {
+            runtime: Arc::new(runtime),
+            threads: Threads::none(),
+            lock,
+        });
     }
     let device = open_device(backend, IN_FLIGHT_MAX)
         .map_err(|error| Error::io("setting up the device of the pager", error))?;
-    let runtime =
-        Arc::new(Runtime::new(shared, shards, commit, flusher, start.data, start.log_files, None));
-    let threads =
-        Threads::start(&runtime, device).map_err(|error| Error::io("starting a thread", error))?;
-    Ok(Opened { runtime, threads, lock })
+    let runtime = Arc::new(Runtime::new(
+        shared,
+        shards,
+        commit,
+        flusher,
+        start.data,
+        start.log_files,
+        None,
+    ));
+    let threads = Threads::start(&runtime, device).map_err(|error| Error::io("starting a thread", error))?;
+    Ok(Opened {
+        runtime,
+        threads,
+        lock,
+    })
 }

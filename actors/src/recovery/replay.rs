@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rayon::slice::ParallelSliceMut;
 use treering_engine::log::segment::{segment_file_name, segment_file_number};
 use treering_engine::log::{
-    Group, LogEnd, LogPosition, ReadLog, Record, RecordWriter, ScanError, ScanStart, SegmentFile, SegmentHeader,
-    SegmentLayout, scan,
+    Group, LogEnd, LogPosition, ReadLog, Record, RecordWriter, ScanError, ScanStart, SegmentFile,
+    SegmentHeader, SegmentLayout, scan,
 };
 use treering_engine::superblock::Superblock;
 use treering_engine::{BLOCK_BYTES, Extent, Seq, Stamp, TreeId};
@@ -65,7 +65,11 @@ impl Log {
                 files.insert(number, directory.open(&name, OpenMode::Existing).map_err(failed)?);
             }
         }
-        Ok(Log { log_id: superblock.log_id(), layout, files })
+        Ok(Log {
+            log_id: superblock.log_id(),
+            layout,
+            files,
+        })
     }
 
     pub fn layout(&self) -> SegmentLayout {
@@ -81,7 +85,9 @@ impl Log {
             let mut seq = Seq(0);
             for record in group.records() {
                 match record? {
-                    Record::BatchBegin { seq: begun, stamp, .. } => {
+                    Record::BatchBegin {
+                        seq: begun, stamp, ..
+                    } => {
                         seq = begun;
                         next_stamp = next_stamp.max(Stamp(stamp.0 + 1));
                     }
@@ -94,7 +100,12 @@ impl Log {
             Ok(())
         })?;
         let (blobs, superseded) = last_blobs(&blobs);
-        Ok(Scanned { end, next_stamp, blobs, superseded })
+        Ok(Scanned {
+            end,
+            next_stamp,
+            blobs,
+            superseded,
+        })
     }
 
     fn visit(
@@ -103,17 +114,32 @@ impl Log {
         known: LogPosition,
         visit: impl FnMut(Group<'_>) -> std::result::Result<(), treering_engine::log::LogDefect>,
     ) -> Result<LogEnd> {
-        let from = ScanStart { layout: self.layout, log_id: self.log_id, start, known };
+        let from = ScanStart {
+            layout: self.layout,
+            log_id: self.log_id,
+            start,
+            known,
+        };
         let mut reader = Reader { log: self };
         scan(&mut reader, &from, visit).map_err(|error| self.scan_error(error))
     }
 
     fn scan_error(&self, error: ScanError<io::Error>) -> Error {
         match error {
-            ScanError::Read { number, offset, error } => {
-                Error::io(format!("reading {} at byte {offset}", segment_file_name(number)), error)
-            }
-            ScanError::Corrupt { number, offset, reason, .. } => Error::Corrupt {
+            ScanError::Read {
+                number,
+                offset,
+                error,
+            } => Error::io(
+                format!("reading {} at byte {offset}", segment_file_name(number)),
+                error,
+            ),
+            ScanError::Corrupt {
+                number,
+                offset,
+                reason,
+                ..
+            } => Error::Corrupt {
                 file: segment_file_name(number),
                 offset,
                 page: None,
@@ -144,9 +170,14 @@ impl Log {
                         && header.number == number
                         && header.segment_bytes == self.layout.segment_bytes()
                 })
-                && file.len().is_ok_and(|length| length >= self.layout.segment_bytes())
+                && file
+                    .len()
+                    .is_ok_and(|length| length >= self.layout.segment_bytes())
         };
-        self.files.iter().map(|(&number, file)| (number, number <= current || prepared(number, file))).collect()
+        self.files
+            .iter()
+            .map(|(&number, file)| (number, number <= current || prepared(number, file)))
+            .collect()
     }
 }
 
@@ -157,7 +188,10 @@ fn last_blobs(blobs: &[Vec<Extent>]) -> (Vec<Extent>, BTreeSet<usize>) {
     for (index, extents) in blobs.iter().enumerate().rev() {
         let end = |extent: &Extent| extent.start.0.saturating_add(extent.pages);
         let is_taken = |extent: &Extent| {
-            taken.range(..end(extent)).next_back().is_some_and(|(_, other)| end(other) > extent.start.0)
+            taken
+                .range(..end(extent))
+                .next_back()
+                .is_some_and(|(_, other)| end(other) > extent.start.0)
         };
         if extents.iter().any(is_taken) {
             superseded.insert(index);
@@ -179,7 +213,12 @@ impl ReadLog for Reader<'_> {
         self.log
             .files
             .iter()
-            .map(|(&number, file)| Ok(SegmentFile { number, bytes: file.len()? }))
+            .map(|(&number, file)| {
+                Ok(SegmentFile {
+                    number,
+                    bytes: file.len()?,
+                })
+            })
             .collect()
     }
 
@@ -233,16 +272,20 @@ impl Slice {
     fn encode(&mut self, owner: impl Fn(TreeId, &[u8]) -> Option<usize>, shards: usize) -> Vec<Vec<u8>> {
         let Slice { bytes, records } = self;
         let part = |(start, length): (u32, u32)| &bytes[start as usize..start as usize + length as usize];
-        records.par_sort_unstable_by(|a, b| {
-            (a.tree, part(a.key), a.order).cmp(&(b.tree, part(b.key), b.order))
-        });
+        records
+            .par_sort_unstable_by(|a, b| (a.tree, part(a.key), a.order).cmp(&(b.tree, part(b.key), b.order)));
         let mut encoded = vec![Vec::new(); shards];
         for (index, record) in records.iter().enumerate() {
             let key = part(record.key);
-            if records.get(index + 1).is_some_and(|next| next.tree == record.tree && part(next.key) == key) {
+            if records
+                .get(index + 1)
+                .is_some_and(|next| next.tree == record.tree && part(next.key) == key)
+            {
                 continue;
             }
-            let Some(shard) = owner(record.tree, key) else { continue };
+            let Some(shard) = owner(record.tree, key) else {
+                continue;
+            };
             let mut writer = RecordWriter(&mut encoded[shard]);
             match record.kind {
                 Kind::Put => writer.put(record.tree, key, part(record.value)),
@@ -269,7 +312,10 @@ pub(super) fn replay(
 ) -> Result<()> {
     if !scanned.blobs.is_empty() {
         let (sender, receiver) = oneshot::channel();
-        runtime.send_flusher(FlusherMessage::Reserve { extents: scanned.blobs, reply: sender });
+        runtime.send_flusher(FlusherMessage::Reserve {
+            extents: scanned.blobs,
+            reply: sender,
+        });
         runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
     }
     let replayer = RefCell::new(Replayer {
@@ -296,7 +342,10 @@ pub(super) fn replay(
     })?;
     let mut replayer = replayer.into_inner();
     replayer.apply();
-    runtime.shared.counters.set(Counter::RecordsReplayed, replayer.replayed);
+    runtime
+        .shared
+        .counters
+        .set(Counter::RecordsReplayed, replayer.replayed);
     replayer.failure.map_or(Ok(()), Err)
 }
 
@@ -315,7 +364,11 @@ impl Replayer<'_> {
         self.replayed += 1;
         match *record {
             Record::Put { tree, key, value } => self.slice.push(tree, key, value, Kind::Put),
-            Record::PutBlob { tree, key, descriptor } => {
+            Record::PutBlob {
+                tree,
+                key,
+                descriptor,
+            } => {
                 let superseded = self.superseded.contains(&self.blobs);
                 self.blobs += 1;
                 if superseded {
@@ -326,7 +379,11 @@ impl Replayer<'_> {
             }
             Record::Delete { tree, key } => self.slice.push(tree, key, &[], Kind::Delete),
             Record::TreeCreate { tree, name } => {
-                self.barrier(|reply| CommitMessage::RestoreTree { id: tree, name: name.to_owned(), reply });
+                self.barrier(|reply| CommitMessage::RestoreTree {
+                    id: tree,
+                    name: name.to_owned(),
+                    reply,
+                });
             }
             Record::TreeDrop { tree } => {
                 self.barrier(|reply| CommitMessage::RestoreDrop { id: tree, reply });
@@ -361,11 +418,20 @@ impl Replayer<'_> {
         };
         let encoded = self.slice.encode(owner, shared.settings.shards);
         let mut tickets = Vec::new();
-        for (shard, records) in encoded.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
+        for (shard, records) in encoded
+            .into_iter()
+            .enumerate()
+            .filter(|(_, records)| !records.is_empty())
+        {
             let shard = treering_engine::ShardId(shard as u16);
             let (reply, ticket) = ticket(self.runtime, Some(shard), |_| ());
             let action = Action::Replay { records };
-            let request = Request { tree: TreeId(0), action, durability: Durability::Buffered, reply };
+            let request = Request {
+                tree: TreeId(0),
+                action,
+                durability: Durability::Buffered,
+                reply,
+            };
             self.runtime.send(shard, request, false);
             tickets.push(ticket);
         }
@@ -390,7 +456,12 @@ pub(super) fn resume_drops(runtime: &Arc<Runtime>) -> Result<()> {
     });
     for (tree, owner) in dropped {
         let (reply, ticket) = ticket(runtime, Some(owner), |_| ());
-        let request = Request { tree, action: Action::DropTree, durability: Durability::Buffered, reply };
+        let request = Request {
+            tree,
+            action: Action::DropTree,
+            durability: Durability::Buffered,
+            reply,
+        };
         runtime.send(owner, request, false);
         ticket.wait()?;
     }
@@ -405,7 +476,10 @@ mod tests {
 
     #[test]
     fn of_blobs_that_overlap_the_last_one_remains() {
-        let extent = |start, pages| Extent { start: PageId(start), pages };
+        let extent = |start, pages| Extent {
+            start: PageId(start),
+            pages,
+        };
         let blobs = [
             vec![extent(10, 5)],
             vec![extent(30, 1), extent(20, 4)],

@@ -163,7 +163,13 @@ impl Runtime {
         }
         self.commit.request_blocking(message);
         let mut outbox = Outbox::default();
-        self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
+        self.see_to(
+            Kicks {
+                commit: true,
+                ..Kicks::default()
+            },
+            &mut outbox,
+        );
         self.leave_log_task();
     }
 
@@ -172,7 +178,9 @@ impl Runtime {
         // What is about publications must not overtake those that the sender has seen: it goes the way that they go.
         // (Bad run: recovery ends, and what the log names and no publication claims is freed, while the last
         // publication still stands in the lane.)
-        if let FlusherMessage::GoLive | FlusherMessage::Checkpoint { .. } | FlusherMessage::Close { .. } = message {
+        if let FlusherMessage::GoLive | FlusherMessage::Checkpoint { .. } | FlusherMessage::Close { .. } =
+            message
+        {
             self.flusher.tell(message);
             return self.flusher.sleeper.wake();
         }
@@ -206,7 +214,13 @@ impl Runtime {
         }
         if let Some(shard) = shard {
             let mut outbox = Outbox::default();
-            self.see_to(Kicks { shards: vec![shard], ..Kicks::default() }, &mut outbox);
+            self.see_to(
+                Kicks {
+                    shards: vec![shard],
+                    ..Kicks::default()
+                },
+                &mut outbox,
+            );
             loop {
                 match receiver.try_recv() {
                     Ok(answer) => {
@@ -249,7 +263,10 @@ impl Runtime {
     /// Brings a page into memory and holds it; the caller ends the hold.
     pub fn fetch(&self, reference: PageRef) -> Result<FrameId> {
         let (sender, receiver) = oneshot::channel();
-        let message = PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) };
+        let message = PagerMessage::Fetch {
+            reference,
+            waiter: Waiter::Client(sender),
+        };
         if self.sim.is_some() {
             self.send_pager(message);
         } else {
@@ -262,7 +279,11 @@ impl Runtime {
     /// A read takes longer than giving the core away a few times: the thread sleeps soon, and leaves the core to
     /// those who have something to do.
     fn wait_for_page(&self, receiver: oneshot::Receiver<Result<FrameId>>) -> Result<FrameId> {
-        let answer = if self.sim.is_some() { self.wait(receiver, None) } else { self.sleep_for(&receiver) };
+        let answer = if self.sim.is_some() {
+            self.wait(receiver, None)
+        } else {
+            self.sleep_for(&receiver)
+        };
         answer.unwrap_or(Err(Error::Closed))
     }
 
@@ -271,7 +292,10 @@ impl Runtime {
         let mut receivers = Vec::with_capacity(references.len());
         for &reference in references {
             let (sender, receiver) = oneshot::channel();
-            let message = PagerMessage::Fetch { reference, waiter: Waiter::Client(sender) };
+            let message = PagerMessage::Fetch {
+                reference,
+                waiter: Waiter::Client(sender),
+            };
             if self.sim.is_some() {
                 self.send_pager(message);
             } else {
@@ -314,7 +338,13 @@ impl Runtime {
         if let Some(operation) = operations.pop() {
             let completion = operation.complete_blocking();
             self.pager.tell(PagerMessage::Completed(completion));
-            self.see_to(Kicks { pager: true, ..Kicks::default() }, &mut outbox);
+            self.see_to(
+                Kicks {
+                    pager: true,
+                    ..Kicks::default()
+                },
+                &mut outbox,
+            );
         }
         // A shard may have waited for the page, too, and the commit actor for that shard.
         self.leave_log_task();
@@ -326,7 +356,12 @@ impl Runtime {
     ///
     /// `helps`: whether the thread also runs the shards and the commit actor if they are idle. Those of flusher and
     /// pager don't: they would be busy with the clients' requests while everybody waits for frames and pages.
-    pub(super) fn step_own<A: Actor>(&self, seat: &Seat<A>, outbox: &mut Outbox, helps: bool) -> Option<Step> {
+    pub(super) fn step_own<A: Actor>(
+        &self,
+        seat: &Seat<A>,
+        outbox: &mut Outbox,
+        helps: bool,
+    ) -> Option<Step> {
         let mut kicks = Kicks::default();
         let step = seat.try_step(self.now(), outbox, |outbox| kicks = self.post(outbox));
         self.finish_step(outbox);
@@ -373,7 +408,10 @@ impl Runtime {
             kicks.pager = true;
         }
         for message in outbox.flusher.drain(..) {
-            let lazy = matches!(message, FlusherMessage::Published { .. } | FlusherMessage::Release { .. });
+            let lazy = matches!(
+                message,
+                FlusherMessage::Published { .. } | FlusherMessage::Release { .. }
+            );
             self.flusher.tell(message);
             kicks.flusher |= !lazy || self.flusher.lane_length() >= FLUSHER_LANE_LAZY;
         }
@@ -476,7 +514,9 @@ impl Runtime {
         if inline && !self.commit.sleeper.is_asleep() {
             return false;
         }
-        let Some(task) = self.log_task().take() else { return false };
+        let Some(task) = self.log_task().take() else {
+            return false;
+        };
         let result = match &self.log_files {
             Some(files) => files.execute(&task),
             None => Ok(()),
@@ -484,20 +524,32 @@ impl Runtime {
         let buffer = task.write.map(|write| write.buffer);
         self.commit.tell(CommitMessage::LogDone { result, buffer });
         let mut outbox = Outbox::default();
-        self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
+        self.see_to(
+            Kicks {
+                commit: true,
+                ..Kicks::default()
+            },
+            &mut outbox,
+        );
         true
     }
 
     pub(super) fn log_task(&self) -> MutexGuard<'_, Option<LogTask>> {
-        self.log_task.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.log_task
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(super) fn operations(&self) -> MutexGuard<'_, Vec<Operation>> {
-        self.operations.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.operations
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub(super) fn file_tasks(&self) -> MutexGuard<'_, VecDeque<FileTask>> {
-        self.file_tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.file_tasks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Carries out slow work on files, in the flusher's thread.
@@ -511,7 +563,13 @@ impl Runtime {
                     return;
                 }
                 let mut outbox = Outbox::default();
-                self.see_to(Kicks { commit: true, ..Kicks::default() }, &mut outbox);
+                self.see_to(
+                    Kicks {
+                        commit: true,
+                        ..Kicks::default()
+                    },
+                    &mut outbox,
+                );
                 self.leave_log_task();
             }
             FileTask::Grow { pages } => {

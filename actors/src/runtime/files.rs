@@ -21,7 +21,12 @@ pub(crate) struct LogFiles {
 
 impl LogFiles {
     pub fn new(directory: Arc<dyn Directory>, log_id: u64, segment_bytes: u64) -> LogFiles {
-        LogFiles { directory, log_id, segment_bytes, open: Mutex::default() }
+        LogFiles {
+            directory,
+            log_id,
+            segment_bytes,
+            open: Mutex::default(),
+        }
     }
 
     /// The segment's file; opened at the first use.
@@ -30,7 +35,9 @@ impl LogFiles {
         if let Some(file) = open.get(&number) {
             return Ok(Arc::clone(file));
         }
-        let file = self.directory.open(&segment_file_name(number), OpenMode::Existing)?;
+        let file = self
+            .directory
+            .open(&segment_file_name(number), OpenMode::Existing)?;
         open.insert(number, Arc::clone(&file));
         Ok(file)
     }
@@ -38,7 +45,8 @@ impl LogFiles {
     /// Writes and syncs, in the calling thread.
     pub fn execute(&self, task: &LogTask) -> io::Result<()> {
         if let Some(write) = &task.write {
-            self.file(write.segment)?.write_at(&write.buffer[..write.bytes], write.offset)?;
+            self.file(write.segment)?
+                .write_at(&write.buffer[..write.bytes], write.offset)?;
         }
         for &segment in &task.sync {
             self.file(segment)?.sync_data()?;
@@ -67,9 +75,12 @@ impl LogFiles {
             SegmentJob::Recycle { from, number } => {
                 self.open().remove(&from);
                 if from != number {
-                    self.directory.rename(&segment_file_name(from), &segment_file_name(number))?;
+                    self.directory
+                        .rename(&segment_file_name(from), &segment_file_name(number))?;
                 }
-                let file = self.directory.open(&segment_file_name(number), OpenMode::Existing)?;
+                let file = self
+                    .directory
+                    .open(&segment_file_name(number), OpenMode::Existing)?;
                 if file.len()? < self.segment_bytes {
                     file.prefill(self.segment_bytes)?;
                 }
@@ -84,7 +95,11 @@ impl LogFiles {
     }
 
     fn finish(&self, number: u64, file: Arc<dyn File>) -> io::Result<()> {
-        let header = SegmentHeader { log_id: self.log_id, number, segment_bytes: self.segment_bytes };
+        let header = SegmentHeader {
+            log_id: self.log_id,
+            number,
+            segment_bytes: self.segment_bytes,
+        };
         file.write_at(&AlignedBuffer::copy_of(&header.encode()), 0)?;
         file.sync_data()?;
         self.directory.sync()?;
@@ -93,6 +108,8 @@ impl LogFiles {
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Arc<dyn File>>> {
-        self.open.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.open
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -126,7 +126,9 @@ impl<A: Actor> Seat<A> {
         };
         let mut worked = false;
         for _ in 0..lane_max {
-            let Ok(message) = self.lane.1.try_recv() else { break };
+            let Ok(message) = self.lane.1.try_recv() else {
+                break;
+            };
             worked = true;
             actor.handle(message, now, outbox);
         }
@@ -134,13 +136,21 @@ impl<A: Actor> Seat<A> {
             if !actor.accepts_requests() {
                 break;
             }
-            let Ok(message) = self.requests.1.try_recv() else { break };
+            let Ok(message) = self.requests.1.try_recv() else {
+                break;
+            };
             worked = true;
             actor.handle(message, now, outbox);
         }
         actor.end_batch(now, outbox);
-        let step = Step { worked, deadline: actor.deadline(now), accepts: actor.accepts_requests() };
-        let next = step.deadline.map_or(Nanos::MAX, |deadline| now.saturating_add(deadline));
+        let step = Step {
+            worked,
+            deadline: actor.deadline(now),
+            accepts: actor.accepts_requests(),
+        };
+        let next = step
+            .deadline
+            .map_or(Nanos::MAX, |deadline| now.saturating_add(deadline));
         self.next_deadline.store(next, Ordering::Relaxed);
         send(outbox);
         drop(actor);
@@ -167,7 +177,9 @@ impl<A: Actor> Seat<A> {
         let until = self.next_deadline.load(Ordering::Relaxed);
         self.sleeps_until.store(until, Ordering::Relaxed);
         let timeout = (until != Nanos::MAX).then(|| Duration::from_nanos(until.saturating_sub(now)));
-        self.sleeper.sleep(timeout, || ready() || self.next_deadline.load(Ordering::Relaxed) < until);
+        self.sleeper.sleep(timeout, || {
+            ready() || self.next_deadline.load(Ordering::Relaxed) < until
+        });
         self.sleeps_until.store(0, Ordering::Relaxed);
     }
 
@@ -179,6 +191,8 @@ impl<A: Actor> Seat<A> {
 
     /// The actor itself, for opening, closing and tests. Waits for a step that is being run.
     pub fn lock(&self) -> MutexGuard<'_, A> {
-        self.actor.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.actor
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -51,9 +51,17 @@ impl Threads {
                 let task = runtime.file_tasks().pop_front();
                 task.map(|task| runtime.run_file_task(task)).is_some()
             };
-            run_actor(runtime, &runtime.flusher, work, || !runtime.file_tasks().is_empty(), false);
+            run_actor(
+                runtime,
+                &runtime.flusher,
+                work,
+                || !runtime.file_tasks().is_empty(),
+                false,
+            );
         })?;
-        self.spawn(runtime, "treering-pager".into(), |runtime| run_pager(runtime, device))
+        self.spawn(runtime, "treering-pager".into(), |runtime| {
+            run_pager(runtime, device)
+        })
     }
 
     /// No threads: something else drives the actors.
@@ -68,7 +76,11 @@ impl Threads {
         body: impl FnOnce(&Runtime) + Send + 'static,
     ) -> io::Result<()> {
         let runtime = Arc::clone(runtime);
-        self.0.push(std::thread::Builder::new().name(name).spawn(move || body(&runtime))?);
+        self.0.push(
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || body(&runtime))?,
+        );
         Ok(())
     }
 
@@ -145,9 +157,7 @@ fn run_pager(runtime: &Runtime, mut device: Box<dyn Device>) {
         } else if idle.wait() {
             collect(&runtime.shared.memory);
             let ready = || {
-                seat.more(step)
-                    || !runtime.operations().is_empty()
-                    || runtime.stopping.load(Ordering::SeqCst)
+                seat.more(step) || !runtime.operations().is_empty() || runtime.stopping.load(Ordering::SeqCst)
             };
             seat.sleeper.sleep_with(ready, || {
                 reap(&mut *device, &mut done, Wait::UntilCompletionOrWake(None));

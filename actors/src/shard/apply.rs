@@ -6,10 +6,10 @@ use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use treering_engine::Extent;
+use treering_engine::TreeId;
 use treering_engine::log::{Record, RecordWriter};
 use treering_engine::page::{self, ValueRef};
 use treering_engine::tree::{self, Change, Decision, Miss, Root};
-use treering_engine::TreeId;
 
 use super::messages::{Action, Condition, Request, Stored, UpdateFunction, ValueKind};
 use super::store::TipStore;
@@ -30,7 +30,8 @@ impl Notes<'_> {
             ValueRef::Inline(bytes) => RecordWriter(self.records).put(tree, key, bytes),
             ValueRef::Blob(descriptor) => {
                 RecordWriter(self.records).put_blob(tree, key, descriptor);
-                self.extents_added.extend(blob_extents(descriptor).map(|retired| retired.extent));
+                self.extents_added
+                    .extend(blob_extents(descriptor).map(|retired| retired.extent));
             }
         }
     }
@@ -42,7 +43,8 @@ impl Notes<'_> {
     /// The request that brought this value was refused: the extents of a blob are free again.
     fn unused(&mut self, value: ValueRef<'_>) {
         if let ValueRef::Blob(descriptor) = value {
-            self.extents_unused.extend(blob_extents(descriptor).map(|retired| retired.extent));
+            self.extents_unused
+                .extend(blob_extents(descriptor).map(|retired| retired.extent));
         }
     }
 }
@@ -70,7 +72,11 @@ pub(super) fn apply(
 ) -> std::result::Result<Result<Outcome>, Miss> {
     let tree = request.tree;
     match &mut request.action {
-        Action::Put { pair, kind, condition } => {
+        Action::Put {
+            pair,
+            kind,
+            condition,
+        } => {
             let value = value_ref(pair.value(), *kind);
             if matches!(condition, Condition::None) {
                 tree::put(store, root, pair.key(), value)?;

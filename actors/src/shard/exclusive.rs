@@ -1,9 +1,9 @@
 //! Requests for several keys: they run alone, so that they can be undone as a whole.
 
 use crossbeam_epoch::Guard;
-use treering_engine::{PageRef, TreeId};
 use treering_engine::log::{Record, RecordReader};
 use treering_engine::tree::{self, Miss};
+use treering_engine::{PageRef, TreeId};
 
 use super::apply::{Notes, apply_record};
 use super::messages::{Action, Request};
@@ -32,12 +32,19 @@ enum Progress {
 impl Shard {
     /// Whether an all-or-nothing request is half applied, so that the open batch can't be frozen.
     pub(super) fn in_atomic_batch(&self) -> bool {
-        self.exclusive.as_ref().is_some_and(|e| matches!(e.job, ExclusiveJob::Batch(_)) && e.next > 0)
+        self.exclusive
+            .as_ref()
+            .is_some_and(|e| matches!(e.job, ExclusiveJob::Batch(_)) && e.next > 0)
     }
 
     /// Takes up a request for several keys. The open batch is empty.
     pub(super) fn begin_exclusive(&mut self, request: Request, guard: &Guard) {
-        let Request { tree, action, durability, reply } = request;
+        let Request {
+            tree,
+            action,
+            durability,
+            reply,
+        } = request;
         self.open.sync |= durability == Durability::Sync;
         let job = match action {
             Action::Batch { records } => ExclusiveJob::Batch(records),
@@ -47,12 +54,20 @@ impl Shard {
                 return;
             }
         };
-        self.exclusive = Some(Exclusive { job, reply, next: 0, waits_for: None, held: Vec::new() });
+        self.exclusive = Some(Exclusive {
+            job,
+            reply,
+            next: 0,
+            waits_for: None,
+            held: Vec::new(),
+        });
     }
 
     /// Goes on with the exclusive request; true when it has ended.
     pub(super) fn run_exclusive(&mut self, guard: &Guard, outbox: &mut Outbox) -> bool {
-        let Some(mut exclusive) = self.exclusive.take() else { return true };
+        let Some(mut exclusive) = self.exclusive.take() else {
+            return true;
+        };
         if exclusive.waits_for.is_some() {
             self.exclusive = Some(exclusive);
             return false;
@@ -94,7 +109,10 @@ impl Shard {
                 Progress::Missed(Miss(reference)) => {
                     self.shared.counters.add(Counter::Parked, 1);
                     exclusive.waits_for = Some(reference.id);
-                    outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
+                    outbox.pager.push(PagerMessage::Fetch {
+                        reference,
+                        waiter: Waiter::Shard(self.id),
+                    });
                     self.read_ahead(&exclusive, reference, guard, outbox);
                     self.exclusive = Some(exclusive);
                     return false;
@@ -112,24 +130,39 @@ impl Shard {
     fn read_ahead(&self, exclusive: &Exclusive, missed: PageRef, guard: &Guard, outbox: &mut Outbox) {
         let (ExclusiveJob::Batch(records) | ExclusiveJob::Replay(records)) = &exclusive.job;
         let mut changes = RecordReader::resume(records, exclusive.next).map_while(|record| match record {
-            Ok(Record::Put { tree, key, .. } | Record::PutBlob { tree, key, .. } | Record::Delete { tree, key }) => {
-                Some((tree, key))
-            }
+            Ok(
+                Record::Put { tree, key, .. }
+                | Record::PutBlob { tree, key, .. }
+                | Record::Delete { tree, key },
+            ) => Some((tree, key)),
             _ => None,
         });
-        let Some((tree, first)) = changes.next() else { return };
+        let Some((tree, first)) = changes.next() else {
+            return;
+        };
         let Some(tip) = self.tips.get(&tree) else { return };
         let mut keys = vec![first];
         let count = self.shared.settings.fetched_max * READ_AHEAD_KEYS;
-        keys.extend(changes.take_while(|(next, _)| *next == tree).take(count).map(|(_, key)| key));
+        keys.extend(
+            changes
+                .take_while(|(next, _)| *next == tree)
+                .take(count)
+                .map(|(_, key)| key),
+        );
         let view = NodeView(self.shared.memory.view(guard));
         let mut found = vec![Ok(None); keys.len()];
         tree::get_many(&view, &tip.root, &keys, &mut found);
-        let mut ahead: Vec<PageRef> = found.into_iter().filter_map(|found| found.err().map(|miss| miss.0)).collect();
+        let mut ahead: Vec<PageRef> = found
+            .into_iter()
+            .filter_map(|found| found.err().map(|miss| miss.0))
+            .collect();
         ahead.dedup();
         ahead.retain(|reference| reference.id != missed.id);
         ahead.truncate(self.shared.settings.fetched_max);
-        let fetch = |reference| PagerMessage::Fetch { reference, waiter: Waiter::Nobody };
+        let fetch = |reference| PagerMessage::Fetch {
+            reference,
+            waiter: Waiter::Nobody,
+        };
         outbox.pager.extend(ahead.into_iter().map(fetch));
     }
 
@@ -145,7 +178,10 @@ impl Shard {
     fn end_exclusive(&mut self, exclusive: Exclusive, result: crate::error::Result<Outcome>) {
         exclusive.held.iter().for_each(|frame| self.unhold(*frame));
         self.open.operations += 1;
-        self.open.resolutions.push(Resolution { reply: exclusive.reply, result });
+        self.open.resolutions.push(Resolution {
+            reply: exclusive.reply,
+            result,
+        });
     }
 
     /// The blobs of a failed batch are free: those that were applied stand in `extents_unused` already (by
@@ -162,11 +198,19 @@ impl Shard {
         let (needed, limit, unit) = if records.len() > settings.batch_record_bytes_max {
             (records.len(), settings.batch_record_bytes_max, "bytes of log")
         } else if self.open.pages.created.len() >= settings.open_nodes_max {
-            (self.open.pages.created.len() + 1, settings.open_nodes_max, "pages")
+            (
+                self.open.pages.created.len() + 1,
+                settings.open_nodes_max,
+                "pages",
+            )
         } else {
             return None;
         };
-        Some(Error::TransactionTooLarge { needed: needed as u64, limit: limit as u64, unit })
+        Some(Error::TransactionTooLarge {
+            needed: needed as u64,
+            limit: limit as u64,
+            unit,
+        })
     }
 
     /// Replay needs no atomicity of its own, since the log had it: a batch that has grown large is sent. False while
@@ -224,13 +268,17 @@ impl Shard {
         change: impl FnOnce(&mut TipStore<'_>, &mut tree::Root, &mut Notes<'_>) -> Result<(), Miss>,
     ) -> Progress {
         if self.is_dropped(tree) || !self.has_tip(tree, guard) {
-            return Progress::Failed(Error::TreeNotFound { name: format!("#{}", tree.0) });
+            return Progress::Failed(Error::TreeNotFound {
+                name: format!("#{}", tree.0),
+            });
         }
         let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
         if !self.supply_for(tree::reserve_for(height), outbox) {
             return self.shortage.clone().map_or(Progress::Starved, Progress::Failed);
         }
-        let Some(tip) = self.tips.get_mut(&tree) else { return Progress::Ended };
+        let Some(tip) = self.tips.get_mut(&tree) else {
+            return Progress::Ended;
+        };
         let mut store = TipStore {
             memory: &self.shared.memory,
             guard,

@@ -22,7 +22,10 @@ impl Pair {
         bytes.extend_from_slice(key);
         bytes.extend_from_slice(value);
         // Keys are at most 16 KiB (a quarter of the largest page): the length fits.
-        Pair { bytes: bytes.into_boxed_slice(), key_bytes: key.len() as u32 }
+        Pair {
+            bytes: bytes.into_boxed_slice(),
+            key_bytes: key.len() as u32,
+        }
     }
 
     pub fn key(&self) -> &[u8] {
@@ -52,18 +55,37 @@ pub(crate) type UpdateFunction = Box<dyn FnMut(Option<&[u8]>) -> Option<Vec<u8>>
 /// What to do with one key, or several.
 pub(crate) enum Action {
     /// Write a value that fits into a leaf, or the descriptor of a blob whose extents are written and synced.
-    Put { pair: Pair, kind: ValueKind, condition: Condition },
-    Delete { key: Box<[u8]> },
-    Get { key: Box<[u8]> },
+    Put {
+        pair: Pair,
+        kind: ValueKind,
+        condition: Condition,
+    },
+    Delete {
+        key: Box<[u8]>,
+    },
+    Get {
+        key: Box<[u8]>,
+    },
     /// Replace exactly this state by that one.
-    Swap { key: Box<[u8]>, expected: Stored, new: Stored },
-    Update { key: Box<[u8]>, function: UpdateFunction },
+    Swap {
+        key: Box<[u8]>,
+        expected: Stored,
+        new: Stored,
+    },
+    Update {
+        key: Box<[u8]>,
+        function: UpdateFunction,
+    },
     /// All or nothing.
     ///
     /// The writes as the log will hold them, each with its tree: they are encoded once, by the client.
-    Batch { records: Vec<u8> },
+    Batch {
+        records: Vec<u8>,
+    },
     /// Records of the log, each key once, in order of (tree, key): only during recovery.
-    Replay { records: Vec<u8> },
+    Replay {
+        records: Vec<u8>,
+    },
     /// Forget the tree; its pages are retired step by step.
     DropTree,
 }
@@ -72,8 +94,15 @@ impl Action {
     /// The descriptor of the blob that comes with the request, if one does. (Batches say it of each write.)
     pub fn blob(&self) -> Option<&[u8]> {
         match self {
-            Action::Put { pair, kind: ValueKind::Blob, .. } => Some(pair.value()),
-            Action::Swap { new: Stored::Blob(descriptor), .. } => Some(descriptor),
+            Action::Put {
+                pair,
+                kind: ValueKind::Blob,
+                ..
+            } => Some(pair.value()),
+            Action::Swap {
+                new: Stored::Blob(descriptor),
+                ..
+            } => Some(descriptor),
             _ => None,
         }
     }
@@ -131,7 +160,10 @@ impl fmt::Debug for Request {
             Action::Replay { .. } => "replay",
             Action::DropTree => "drop tree",
         };
-        f.debug_struct("Request").field("tree", &self.tree).field("kind", &kind).finish_non_exhaustive()
+        f.debug_struct("Request")
+            .field("tree", &self.tree)
+            .field("kind", &kind)
+            .finish_non_exhaustive()
     }
 }
 
@@ -142,7 +174,10 @@ pub(crate) enum ShardMessage {
     Request(Request),
     /// From the pager: the page that was asked for is resident in this frame, held once for this shard, or can't
     /// be had.
-    Loaded { reference: PageRef, result: Result<FrameId, Error> },
+    Loaded {
+        reference: PageRef,
+        result: Result<FrameId, Error>,
+    },
     /// From the commit actor: that many more of this shard's batches are published.
     Published { batches: u32 },
     /// From the commit actor: one more of this shard's batches is refused. Its pages may be given back, now that no tip
@@ -151,7 +186,10 @@ pub(crate) enum ShardMessage {
     /// From the commit actor: batches were refused; go back to what is published.
     TipsDropped { tip_epoch: u64, cause: Error },
     /// From the flusher: fresh page ids, or the reason why there are none.
-    Chunk { extents: Vec<Extent>, shortage: Option<Error> },
+    Chunk {
+        extents: Vec<Extent>,
+        shortage: Option<Error>,
+    },
     /// From the flusher: frames became free.
     FramesFreed,
     /// From the flusher: frames can't become free (an in-memory database is full).

@@ -19,7 +19,9 @@ impl Shard {
             return false;
         }
         let Some(key) = request.key() else { return false };
-        let Some(queue) = self.parked.behind.get_mut(&(request.tree, Box::from(key))) else { return false };
+        let Some(queue) = self.parked.behind.get_mut(&(request.tree, Box::from(key))) else {
+            return false;
+        };
         let empty = Request {
             tree: request.tree,
             action: super::Action::DropTree,
@@ -35,13 +37,24 @@ impl Shard {
     pub(super) fn park(&mut self, ready: ReadyRequest, miss: Miss, outbox: &mut Outbox) {
         let reference = miss.0;
         if let Some(key) = ready.request.key() {
-            self.parked.behind.entry((ready.request.tree, Box::from(key))).or_default();
+            self.parked
+                .behind
+                .entry((ready.request.tree, Box::from(key)))
+                .or_default();
         }
         self.parked.count += 1;
         self.shared.counters.add(Counter::Parked, 1);
         let waiting = self.parked.by_page.entry(reference.id).or_default();
-        if waiting.is_empty() && self.exclusive.as_ref().is_none_or(|e| e.waits_for != Some(reference.id)) {
-            outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
+        if waiting.is_empty()
+            && self
+                .exclusive
+                .as_ref()
+                .is_none_or(|e| e.waits_for != Some(reference.id))
+        {
+            outbox.pager.push(PagerMessage::Fetch {
+                reference,
+                waiter: Waiter::Shard(self.id),
+            });
         }
         waiting.push(ready);
     }
@@ -53,8 +66,10 @@ impl Shard {
         match result {
             Ok(frame) => {
                 // One hold came with the page; it goes to one of those that waited, and is given back by it.
-                if let Some(exclusive) =
-                    self.exclusive.as_mut().filter(|exclusive| exclusive.waits_for == Some(reference.id))
+                if let Some(exclusive) = self
+                    .exclusive
+                    .as_mut()
+                    .filter(|exclusive| exclusive.waits_for == Some(reference.id))
                 {
                     exclusive.waits_for = None;
                     exclusive.held.push(frame);
@@ -66,7 +81,11 @@ impl Shard {
                 self.ready.extend(waiting);
             }
             Err(error) => {
-                if self.exclusive.as_ref().is_some_and(|e| e.waits_for == Some(reference.id)) {
+                if self
+                    .exclusive
+                    .as_ref()
+                    .is_some_and(|e| e.waits_for == Some(reference.id))
+                {
                     self.abort_exclusive(&error);
                 }
                 for ready in waiting.drain(..) {
@@ -79,7 +98,9 @@ impl Shard {
 
     /// The frame may be evicted again, as far as this shard is concerned.
     pub(super) fn unhold(&self, frame: FrameId) {
-        with_guard(&self.shared.memory, |guard| self.shared.memory.unhold(frame, guard));
+        with_guard(&self.shared.memory, |guard| {
+            self.shared.memory.unhold(frame, guard)
+        });
     }
 
     /// A request has run (or was refused): its frames may be evicted again, and the next for its key is ready.
@@ -90,10 +111,15 @@ impl Shard {
         }
         let Some(key) = request.key() else { return };
         let place = (request.tree, Box::from(key));
-        let Some(queue) = self.parked.behind.get_mut(&place) else { return };
+        let Some(queue) = self.parked.behind.get_mut(&place) else {
+            return;
+        };
         match queue.pop_front() {
             // It runs next, before anything else that names the key can.
-            Some(next) => self.ready.push_front(ReadyRequest { request: next, held: Vec::new() }),
+            Some(next) => self.ready.push_front(ReadyRequest {
+                request: next,
+                held: Vec::new(),
+            }),
             None => {
                 self.parked.behind.remove(&place);
             }

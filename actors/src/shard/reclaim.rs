@@ -8,9 +8,9 @@
 use std::ops::{Bound, ControlFlow};
 
 use crossbeam_epoch::Guard;
-use treering_engine::{PageId, PageRef, TreeId};
 use treering_engine::log::RecordWriter;
 use treering_engine::tree::{self, Cursor, Miss};
+use treering_engine::{PageId, PageRef, TreeId};
 
 use super::state::{Shard, Starved};
 use super::store::TipStore;
@@ -41,10 +41,15 @@ impl Shard {
                 RecordWriter(&mut self.open.records).tree_drop(tree);
                 self.open.trees_dropped.push(tree);
             }
-            self.reclaiming.push_back(Reclaim { tree, waits_for: None });
+            self.reclaiming.push_back(Reclaim {
+                tree,
+                waits_for: None,
+            });
             Ok(Outcome::Done)
         } else {
-            Err(Error::TreeNotFound { name: format!("#{}", tree.0) })
+            Err(Error::TreeNotFound {
+                name: format!("#{}", tree.0),
+            })
         };
         self.open.operations += 1;
         self.open.resolutions.push(Resolution { reply, result });
@@ -59,7 +64,9 @@ impl Shard {
     /// Whether the published version says that the tree is dropped.
     fn is_hidden(&self, tree: TreeId, guard: &Guard) -> bool {
         let directory = &self.shared.current.load(guard).directory;
-        directory.get(tree).is_some_and(|state| state.name.starts_with(DROPPED_PREFIX))
+        directory
+            .get(tree)
+            .is_some_and(|state| state.name.starts_with(DROPPED_PREFIX))
     }
 
     /// Forgets the reclaimed trees that the published version has forgotten, too.
@@ -72,15 +79,26 @@ impl Shard {
 
     /// After the tips were dropped: goes on with what is dropped according to the published version.
     pub(super) fn restart_reclaiming(&mut self, guard: &Guard) {
-        let reclaiming = std::mem::take(&mut self.reclaiming).into_iter().map(|reclaim| reclaim.tree);
+        let reclaiming = std::mem::take(&mut self.reclaiming)
+            .into_iter()
+            .map(|reclaim| reclaim.tree);
         let trees: Vec<TreeId> = reclaiming.chain(std::mem::take(&mut self.reclaimed)).collect();
         let hidden = trees.into_iter().filter(|tree| self.is_hidden(*tree, guard));
-        self.reclaiming = hidden.map(|tree| Reclaim { tree, waits_for: None }).collect();
+        self.reclaiming = hidden
+            .map(|tree| Reclaim {
+                tree,
+                waits_for: None,
+            })
+            .collect();
     }
 
     /// The page that reclaiming may have waited for came, or can't.
     pub(super) fn reclaim_loaded(&mut self, reference: PageRef, failure: Option<&Error>) {
-        let Some(first) = self.reclaiming.front_mut().filter(|first| first.waits_for == Some(reference.id)) else {
+        let Some(first) = self
+            .reclaiming
+            .front_mut()
+            .filter(|first| first.waits_for == Some(reference.id))
+        else {
             return;
         };
         first.waits_for = None;
@@ -100,7 +118,10 @@ impl Shard {
             && !self.reclaim_paused
             && !self.shared.status.is_poisoned()
             && self.unpublished < UNPUBLISHED_MAX
-            && self.reclaiming.front().is_some_and(|reclaim| reclaim.waits_for.is_none())
+            && self
+                .reclaiming
+                .front()
+                .is_some_and(|reclaim| reclaim.waits_for.is_none())
     }
 
     /// Retires the next leaves of the first dropped tree.
@@ -108,7 +129,9 @@ impl Shard {
         if !self.can_reclaim() {
             return;
         }
-        let Some(tree) = self.reclaiming.front().map(|reclaim| reclaim.tree) else { return };
+        let Some(tree) = self.reclaiming.front().map(|reclaim| reclaim.tree) else {
+            return;
+        };
         match self.reclaim_leaves(tree, guard, outbox) {
             Ok(true) => {
                 self.reclaiming.pop_front();
@@ -122,7 +145,10 @@ impl Shard {
                 if let Some(reclaim) = self.reclaiming.front_mut() {
                     reclaim.waits_for = Some(reference.id);
                 }
-                outbox.pager.push(PagerMessage::Fetch { reference, waiter: Waiter::Shard(self.id) });
+                outbox.pager.push(PagerMessage::Fetch {
+                    reference,
+                    waiter: Waiter::Shard(self.id),
+                });
             }
         }
     }
@@ -130,7 +156,9 @@ impl Shard {
     /// Whether the tree is empty now.
     fn reclaim_leaves(&mut self, tree: TreeId, guard: &Guard, outbox: &mut Outbox) -> Result<bool, Miss> {
         for _ in 0..LEAVES {
-            let Some(root) = self.tips.get(&tree).map(|tip| tip.root) else { return Ok(true) };
+            let Some(root) = self.tips.get(&tree).map(|tip| tip.root) else {
+                return Ok(true);
+            };
             if root.reference.is_none() {
                 return Ok(true);
             }
@@ -147,7 +175,9 @@ impl Shard {
                     self.reclaim_paused = self.shortage.is_some();
                     return Ok(false);
                 }
-                let Some(tip) = self.tips.get_mut(&tree) else { return Ok(true) };
+                let Some(tip) = self.tips.get_mut(&tree) else {
+                    return Ok(true);
+                };
                 let mut store = TipStore {
                     memory: &self.shared.memory,
                     guard,

@@ -1,17 +1,15 @@
 //! One step of a shard worker: messages in, one frozen batch out.
 
 use crossbeam_epoch::Guard;
+use treering_engine::TreeId;
 use treering_engine::memory::Class;
 use treering_engine::tree::{self, Root};
-use treering_engine::TreeId;
 
 use super::apply::{Notes, apply};
 use super::messages::{Action, Request, ShardMessage};
 use super::state::{ReadyRequest, Shard, Starved, Tip};
 use super::store::TipStore;
-use super::{
-    BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, UNPUBLISHED_BATCHES_MAX,
-};
+use super::{BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, UNPUBLISHED_BATCHES_MAX};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::client::NodeView;
 use crate::commit::{Batch, CommitMessage};
@@ -70,7 +68,10 @@ impl Actor for Shard {
         self.freeze(outbox);
         if self.supply.ids.len() < CHUNK_IDS_LOW && !self.chunk_requested && self.shortage.is_none() {
             self.chunk_requested = true;
-            outbox.flusher.push(FlusherMessage::ChunkRequest { shard: self.id, pages: CHUNK_IDS as u32 });
+            outbox.flusher.push(FlusherMessage::ChunkRequest {
+                shard: self.id,
+                pages: CHUNK_IDS as u32,
+            });
         }
         // A later need deserves a new attempt.
         self.shortage = None;
@@ -141,9 +142,19 @@ impl Shard {
                 warmed = self.warm(guard);
             }
             warmed -= 1;
-            let Some(request) = self.incoming.pop_front() else { break };
+            let Some(request) = self.incoming.pop_front() else {
+                break;
+            };
             if request.key().is_some() {
-                self.run_single(ReadyRequest { request, held: Vec::new() }, false, guard, outbox);
+                self.run_single(
+                    ReadyRequest {
+                        request,
+                        held: Vec::new(),
+                    },
+                    false,
+                    guard,
+                    outbox,
+                );
                 continue;
             }
             if self.parked.count > 0 || self.unpublished >= UNPUBLISHED_BATCHES_MAX {
@@ -171,7 +182,9 @@ impl Shard {
         let mut count = 0;
         let mut tree = None;
         for request in self.incoming.iter().take(WARMED_MAX) {
-            let (Some(key), true) = (request.key(), tree.is_none_or(|tree| tree == request.tree)) else { break };
+            let (Some(key), true) = (request.key(), tree.is_none_or(|tree| tree == request.tree)) else {
+                break;
+            };
             tree = Some(request.tree);
             keys[count] = key;
             count += 1;
@@ -191,7 +204,9 @@ impl Shard {
         }
         let tree = request.tree;
         if self.is_dropped(tree) || !self.has_tip(tree, guard) {
-            let error = Error::TreeNotFound { name: format!("#{}", tree.0) };
+            let error = Error::TreeNotFound {
+                name: format!("#{}", tree.0),
+            };
             self.refuse(request, held, error);
             return;
         }
@@ -210,7 +225,9 @@ impl Shard {
                 }
             }
         }
-        let Some(tip) = self.tips.get_mut(&tree) else { return };
+        let Some(tip) = self.tips.get_mut(&tree) else {
+            return;
+        };
         let mut store = TipStore {
             memory: &self.shared.memory,
             guard,
@@ -233,12 +250,18 @@ impl Shard {
                 self.open.operations += 1;
                 self.open.sync |= request.durability == Durability::Sync;
                 self.finish(&request, held);
-                self.open.resolutions.push(Resolution { reply: request.reply, result });
+                self.open.resolutions.push(Resolution {
+                    reply: request.reply,
+                    result,
+                });
             }
         }
         if from_reserve {
             // What the removal left must not serve the next write.
-            self.supply.frames.drain(..).for_each(|frame| self.shared.memory.release_now(frame));
+            self.supply
+                .frames
+                .drain(..)
+                .for_each(|frame| self.shared.memory.release_now(frame));
         }
     }
 
@@ -247,7 +270,9 @@ impl Shard {
     fn supply_removal(&mut self, request: &Request, nodes: usize) -> bool {
         if self.shared.settings.in_memory && matches!(request.action, Action::Delete { .. }) {
             let wanted = nodes.saturating_sub(self.supply.frames.len());
-            self.shared.memory.allocate_many(Class::Reserve, wanted, &mut self.supply.frames);
+            self.shared
+                .memory
+                .allocate_many(Class::Reserve, wanted, &mut self.supply.frames);
         }
         self.supply.covers(nodes)
     }
@@ -270,7 +295,12 @@ impl Shard {
     }
 
     /// Answers a request that can't be run, after everything that was applied before it.
-    pub(super) fn refuse(&mut self, request: Request, held: Vec<treering_engine::memory::FrameId>, error: Error) {
+    pub(super) fn refuse(
+        &mut self,
+        request: Request,
+        held: Vec<treering_engine::memory::FrameId>,
+        error: Error,
+    ) {
         self.finish(&request, held);
         self.open.operations += 1;
         self.open.sync |= request.durability == Durability::Sync;
@@ -278,7 +308,10 @@ impl Shard {
             let extents = crate::client::blob_extents(descriptor).map(|retired| retired.extent);
             self.open.extents_unused.extend(extents);
         }
-        self.open.resolutions.push(Resolution { reply: request.reply, result: Err(error) });
+        self.open.resolutions.push(Resolution {
+            reply: request.reply,
+            result: Err(error),
+        });
     }
 
     /// Frames taken from the pool at a time: few where many shards share a small cache, or they would hoard all of it.
@@ -293,7 +326,9 @@ impl Shard {
         }
         if self.supply.frames.len() < nodes {
             let wanted = self.frames_taken().max(nodes) - self.supply.frames.len();
-            self.shared.memory.allocate_many(Class::Worker, wanted, &mut self.supply.frames);
+            self.shared
+                .memory
+                .allocate_many(Class::Worker, wanted, &mut self.supply.frames);
         }
         if self.supply.covers(nodes) {
             return true;
@@ -304,11 +339,16 @@ impl Shard {
         self.starved = Starved::Waiting;
         if self.supply.frames.len() < nodes && !self.pressure_sent {
             self.pressure_sent = true;
-            outbox.flusher.push(FlusherMessage::Pressure { shard: Some(self.id) });
+            outbox
+                .flusher
+                .push(FlusherMessage::Pressure { shard: Some(self.id) });
         }
         if self.supply.ids.len() < nodes && !self.chunk_requested {
             self.chunk_requested = true;
-            outbox.flusher.push(FlusherMessage::ChunkRequest { shard: self.id, pages: CHUNK_IDS as u32 });
+            outbox.flusher.push(FlusherMessage::ChunkRequest {
+                shard: self.id,
+                pages: CHUNK_IDS as u32,
+            });
         }
         false
     }
@@ -319,9 +359,19 @@ impl Shard {
             return true;
         }
         let version = self.shared.current.load(guard);
-        let Some(state) = version.directory.get(tree) else { return false };
-        let Some(partition) = state.partitions.first() else { return false };
-        self.tips.insert(tree, Tip { root: partition.root, frozen: partition.root });
+        let Some(state) = version.directory.get(tree) else {
+            return false;
+        };
+        let Some(partition) = state.partitions.first() else {
+            return false;
+        };
+        self.tips.insert(
+            tree,
+            Tip {
+                root: partition.root,
+                frozen: partition.root,
+            },
+        );
         true
     }
 
@@ -370,7 +420,10 @@ impl Shard {
         }
         // A large batch had many: the others need them, too.
         let kept = self.supply.frames.len().min(self.frames_taken());
-        self.supply.frames.drain(kept..).for_each(|frame| self.shared.memory.release_now(frame));
+        self.supply
+            .frames
+            .drain(kept..)
+            .for_each(|frame| self.shared.memory.release_now(frame));
         self.open.pages.retired.clear();
         self.open.pages.retires_blobs = false;
         self.open.records.clear();

@@ -74,13 +74,22 @@ impl TipStore<'_> {
     }
 
     fn located(&self, id: PageId, frame: FrameId) -> Located {
-        Located { reference: PageRef { id, birth: self.open.stamp.birth() }, frame: frame.0 }
+        Located {
+            reference: PageRef {
+                id,
+                birth: self.open.stamp.birth(),
+            },
+            frame: frame.0,
+        }
     }
 }
 
 impl ReadNodes for TipStore<'_> {
     fn node(&self, reference: PageRef) -> Result<&[u8], Miss> {
-        let frame = self.memory.lookup(reference.id, self.guard).ok_or(Miss(reference))?;
+        let frame = self
+            .memory
+            .lookup(reference.id, self.guard)
+            .ok_or(Miss(reference))?;
         Ok(frame.bytes)
     }
 
@@ -95,8 +104,14 @@ impl NodeStore for TipStore<'_> {
     }
 
     fn locate(&self, reference: PageRef) -> Result<Located, Miss> {
-        let frame = self.memory.lookup(reference.id, self.guard).ok_or(Miss(reference))?;
-        Ok(Located { reference, frame: frame.id.0 })
+        let frame = self
+            .memory
+            .lookup(reference.id, self.guard)
+            .ok_or(Miss(reference))?;
+        Ok(Located {
+            reference,
+            frame: frame.id.0,
+        })
     }
 
     fn bytes(&self, node: Located) -> &[u8] {
@@ -109,13 +124,17 @@ impl NodeStore for TipStore<'_> {
     }
 
     fn rebuild(&mut self, target: Located, sources: [Located; 2]) -> (&mut [u8], [&[u8]; 2]) {
-        assert!(sources.iter().all(|source| source.frame != target.frame), "a node can't be rebuilt from itself");
+        assert!(
+            sources.iter().all(|source| source.frame != target.frame),
+            "a node can't be rebuilt from itself"
+        );
         let bytes = self.memory.page_bytes();
         // SAFETY: the target is an open node in a frame of its own, distinct from both sources (asserted), so the
         // exclusive slice overlaps nothing; the sources are readable for the borrow as in `frame_bytes`.
         unsafe {
             let target = std::slice::from_raw_parts_mut(self.memory.frame_ptr(FrameId(target.frame)), bytes);
-            let read = |node: Located| std::slice::from_raw_parts(self.memory.frame_ptr(FrameId(node.frame)), bytes);
+            let read =
+                |node: Located| std::slice::from_raw_parts(self.memory.frame_ptr(FrameId(node.frame)), bytes);
             (target, [read(sources[0]), read(sources[1])])
         }
     }
@@ -148,7 +167,10 @@ impl NodeStore for TipStore<'_> {
         let id = node.reference.id;
         if !self.is_open(node) {
             let born = page::born(self.bytes(node));
-            self.open.retired.push(Retired { extent: Extent::single(id), born });
+            self.open.retired.push(Retired {
+                extent: Extent::single(id),
+                born,
+            });
             return;
         }
         // Created and replaced within the open batch: no other thread ever saw it. The node was mostly created a

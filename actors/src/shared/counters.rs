@@ -72,7 +72,9 @@ impl GroupSizes {
 
     pub fn new() -> GroupSizes {
         let histogram = Histogram::new_with_max(GroupSizes::OPERATIONS_MAX, 2);
-        GroupSizes(Mutex::new(histogram.unwrap_or_else(|_| unreachable!("the bounds are valid constants"))))
+        GroupSizes(Mutex::new(
+            histogram.unwrap_or_else(|_| unreachable!("the bounds are valid constants")),
+        ))
     }
 
     /// Called by the commit actor alone, so the lock is free but for a reader of statistics.
@@ -91,6 +93,8 @@ impl GroupSizes {
 
 impl std::fmt::Debug for GroupSizes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GroupSizes").field("groups", &self.lock().len()).finish()
+        f.debug_struct("GroupSizes")
+            .field("groups", &self.lock().len())
+            .finish()
     }
 }

@@ -37,7 +37,10 @@ pub(crate) fn collect(memory: &Memory) {
 fn with_participant<R>(memory: &Memory, work: impl FnOnce(&Rc<Participant>) -> R) -> R {
     MEMBERSHIPS.with_borrow_mut(|memberships| {
         let collector = memory.collector();
-        if let Some(membership) = memberships.iter().find(|membership| membership.collector == *collector) {
+        if let Some(membership) = memberships
+            .iter()
+            .find(|membership| membership.collector == *collector)
+        {
             return work(&membership.participant);
         }
         // Memberships of closed databases would keep their garbage alive: few of them are kept, and none
@@ -46,7 +49,10 @@ fn with_participant<R>(memory: &Memory, work: impl FnOnce(&Rc<Participant>) -> R
             memberships.retain(|membership| membership.participant.is_pinned());
         }
         let participant = Rc::new(memory.participant());
-        memberships.push(Membership { collector: collector.clone(), participant: Rc::clone(&participant) });
+        memberships.push(Membership {
+            collector: collector.clone(),
+            participant: Rc::clone(&participant),
+        });
         work(&participant)
     })
 }

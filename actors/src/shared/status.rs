@@ -21,7 +21,9 @@ impl Status {
     /// Refuses all writes from here on. The first cause stays.
     pub fn poison(&self, cause: &Arc<io::Error>) {
         let _ = self.cause.set(Arc::clone(cause));
-        let _ = self.state.compare_exchange(RUNNING, POISONED, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self
+            .state
+            .compare_exchange(RUNNING, POISONED, Ordering::AcqRel, Ordering::Acquire);
         tracing::error!(%cause, "a write failed; the database refuses writes until it is reopened");
     }
 
@@ -46,7 +48,11 @@ impl Status {
 
     /// Whether reads may run.
     pub fn check_read(&self) -> Result<()> {
-        if self.state.load(Ordering::Acquire) == CLOSED { Err(Error::Closed) } else { Ok(()) }
+        if self.state.load(Ordering::Acquire) == CLOSED {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether a write failed in a way that only reopening mends.
@@ -55,7 +61,9 @@ impl Status {
     }
 
     fn poisoned(&self) -> Error {
-        let cause = self.cause().unwrap_or_else(|| Arc::new(io::Error::other("unknown")));
+        let cause = self
+            .cause()
+            .unwrap_or_else(|| Arc::new(io::Error::other("unknown")));
         Error::Poisoned { cause }
     }
 }

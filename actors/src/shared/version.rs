@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use treering_engine::catalog::Directory;
 use treering_engine::Seq;
+use treering_engine::catalog::Directory;
 use treering_engine::log::LogPosition;
 
 /// All trees after commit group `seq`. Immutable; its last user's departure is its death (rule R3).

@@ -17,7 +17,10 @@ struct Copies(BTreeMap<PageId, Box<[u8]>>);
 
 impl ReadNodes for Copies {
     fn node(&self, reference: PageRef) -> std::result::Result<&[u8], Miss> {
-        self.0.get(&reference.id).map(|page| &**page).ok_or(Miss(reference))
+        self.0
+            .get(&reference.id)
+            .map(|page| &**page)
+            .ok_or(Miss(reference))
     }
 }
 
@@ -57,8 +60,11 @@ pub fn check(db: &Db) -> std::result::Result<(), String> {
     }
     drop(version);
     super::settle(db);
-    let in_hand: BTreeSet<PageId> =
-        runtime.shards.iter().flat_map(|seat| seat.lock().ids_in_hand().to_vec()).collect();
+    let in_hand: BTreeSet<PageId> = runtime
+        .shards
+        .iter()
+        .flat_map(|seat| seat.lock().ids_in_hand().to_vec())
+        .collect();
     runtime.flusher.lock().audit(&reachable, &in_hand)
 }
 
@@ -85,7 +91,9 @@ fn copy(runtime: &Runtime, root: PageRef, copies: &mut Copies) -> Result<()> {
 fn copy_page(runtime: &Runtime, reference: PageRef) -> Result<Box<[u8]>> {
     let memory = &runtime.shared.memory;
     let look = || -> Option<Box<[u8]>> {
-        with_guard(memory, |guard| Some(memory.lookup(reference.id, guard)?.bytes.into()))
+        with_guard(memory, |guard| {
+            Some(memory.lookup(reference.id, guard)?.bytes.into())
+        })
     };
     loop {
         if let Some(bytes) = look() {

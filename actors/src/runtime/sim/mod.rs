@@ -92,7 +92,12 @@ impl Sim {
             outbox: Outbox::default(),
             completions: Vec::new(),
         };
-        Sim { started_nanos: disk.now_nanos(), disk: disk.clone(), options, state: Mutex::new(state) }
+        Sim {
+            started_nanos: disk.now_nanos(),
+            disk: disk.clone(),
+            options,
+            state: Mutex::new(state),
+        }
     }
 
     /// Virtual nanoseconds since the database was opened.

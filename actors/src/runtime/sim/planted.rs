@@ -40,13 +40,18 @@ impl Planted {
                         for batch in pages {
                             early.extend(batch.retired.iter().map(|retired| retired.extent));
                             // Never waiting, and so free as soon as the publication is noted.
-                            batch.retired.iter_mut().for_each(|retired| retired.born = treering_engine::Seq(u64::MAX));
+                            batch
+                                .retired
+                                .iter_mut()
+                                .for_each(|retired| retired.born = treering_engine::Seq(u64::MAX));
                         }
                     }
                 }
             }
             Planted::LoseLoadedPages => {
-                outbox.shards.retain(|(_, message)| !matches!(message, ShardMessage::Loaded { .. }));
+                outbox
+                    .shards
+                    .retain(|(_, message)| !matches!(message, ShardMessage::Loaded { .. }));
             }
             Planted::SkipCheckpointLogSync => {
                 let position = with_guard(&runtime.shared.memory, |guard| {
@@ -54,14 +59,19 @@ impl Planted {
                 });
                 let tokens: Vec<u64> = outbox
                     .commit
-                    .extract_if(.., |message| matches!(message, CommitMessage::SyncForCheckpoint { .. }))
+                    .extract_if(.., |message| {
+                        matches!(message, CommitMessage::SyncForCheckpoint { .. })
+                    })
                     .filter_map(|message| match message {
                         CommitMessage::SyncForCheckpoint { token } => Some(token),
                         _ => None,
                     })
                     .collect();
                 for token in tokens {
-                    outbox.flusher.push(FlusherMessage::LogSynced { token, result: Ok(position) });
+                    outbox.flusher.push(FlusherMessage::LogSynced {
+                        token,
+                        result: Ok(position),
+                    });
                 }
             }
             Planted::Nothing

@@ -94,7 +94,9 @@ impl Sim {
             if !state.powered {
                 return false;
             }
-            self.options.power_cut_after_steps.is_some_and(|steps| state.steps >= steps)
+            self.options
+                .power_cut_after_steps
+                .is_some_and(|steps| state.steps >= steps)
         };
         if cut {
             self.cut_power(runtime);
@@ -150,7 +152,11 @@ impl Sim {
         }
         // Only beside something else: by themselves they would hide that nothing can happen.
         if count < choices.len() {
-            choices[count] = if state.random.below(4) == 0 { Choice::Collect } else { Choice::Time };
+            choices[count] = if state.random.below(4) == 0 {
+                Choice::Collect
+            } else {
+                Choice::Time
+            };
             count += 1;
         }
         let choices = &choices[..count];
@@ -168,7 +174,10 @@ impl Sim {
 
     /// When the next thing is due that only time brings, in nanoseconds since opening.
     fn next_due(&self, runtime: &Runtime) -> Option<Nanos> {
-        let device = self.disk.next_due_nanos().map(|due| due.saturating_sub(self.started_nanos));
+        let device = self
+            .disk
+            .next_due_nanos()
+            .map(|due| due.saturating_sub(self.started_nanos));
         runtime
             .shards
             .iter()
@@ -195,13 +204,19 @@ impl Sim {
             }
             Choice::Submit => self.submit(state, runtime),
             Choice::Reap => {
-                let State { device, completions, .. } = state;
+                let State {
+                    device, completions, ..
+                } = state;
                 // The simulated device has no errors of its own; its operations have.
                 let _ = device.reap(completions, Wait::No);
-                completions.drain(..).for_each(|done| runtime.pager.tell(PagerMessage::Completed(done)));
+                completions
+                    .drain(..)
+                    .for_each(|done| runtime.pager.tell(PagerMessage::Completed(done)));
             }
             Choice::Time => {
-                let most = self.next_due(runtime).map_or(1_000, |due| due.saturating_sub(self.now()));
+                let most = self
+                    .next_due(runtime)
+                    .map_or(1_000, |due| due.saturating_sub(self.now()));
                 let passed = state.random.below(most.clamp(1, 1_000_000));
                 self.disk.advance(passed);
             }
@@ -230,7 +245,12 @@ impl Sim {
         let mut progress = match state.log.take() {
             Some(progress) => progress,
             None => match runtime.log_task().take() {
-                Some(task) => LogProgress { task, written: false, synced: 0, told: false },
+                Some(task) => LogProgress {
+                    task,
+                    written: false,
+                    synced: 0,
+                    told: false,
+                },
                 None => return,
             },
         };
@@ -270,7 +290,11 @@ impl Sim {
         let mut rest = queue.split_off(count);
         for operation in queue {
             if self.options.planted == Planted::SkipDataSync && operation.kind == OperationKind::SyncData {
-                let done = Completion { token: operation.token, result: Ok(()), buffer: operation.buffer };
+                let done = Completion {
+                    token: operation.token,
+                    result: Ok(()),
+                    buffer: operation.buffer,
+                };
                 runtime.pager.tell(PagerMessage::Completed(done));
             } else if let Err(back) = state.device.submit(operation) {
                 rest.push(back);
@@ -317,7 +341,13 @@ fn describe<A: Actor>(
     line: &mut impl FnMut(&str, usize, usize, bool, Option<Nanos>),
 ) {
     let accepts = seat.lock().accepts_requests();
-    line(name, seat.lane_length(), seat.requests_length(), accepts, seat.next_deadline());
+    line(
+        name,
+        seat.lane_length(),
+        seat.requests_length(),
+        accepts,
+        seat.next_deadline(),
+    );
 }
 
 /// Whether a step of the actor would do something.
