@@ -99,10 +99,13 @@ impl Flusher {
         loop {
             let stage = self.checkpoint.stage;
             if self.checkpoint.failure.is_some() {
-                if self.is_quiet() {
-                    self.end_checkpoint(now, outbox);
+                if !self.is_quiet() {
+                    return;
                 }
-                return;
+                self.end_checkpoint(now, outbox);
+                // Who asked for another one meanwhile waits for this moment, and nothing else may call.
+                self.begin_checkpoint(now, outbox);
+                continue;
             }
             match stage {
                 Stage::Walking => self.walk(),
