@@ -54,13 +54,19 @@ pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: 
     let failed = |error| Error::io("creating the database", error);
     let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
     let mut superblock = initial_superblock(page_bytes as u32, options.log_segment_bytes, database_id);
-    match directory.remove(UNFINISHED_FILE) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let file = directory
-        .open(UNFINISHED_FILE, OpenMode::CreateNew)
-        .map_err(failed)?;
+    // What an earlier attempt has left is used again: removed and created, its name could be lost on the way.
+    let file = match directory.open(UNFINISHED_FILE, OpenMode::CreateNew) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let file = directory
+                .open(UNFINISHED_FILE, OpenMode::Existing)
+                .map_err(failed)?;
+            file.truncate(0).map_err(failed)?;
+            file
+        }
+        other => other.map_err(failed)?,
+    };
+    // This name says that the creation was interrupted: it is there before any other one can be.
+    directory.sync().map_err(failed)?;
     file.grow(u64::from(FILE_PAGES) * page_bytes as u64)
         .map_err(failed)?;
     create_segment(directory, &superblock)?;
