@@ -351,6 +351,7 @@ fn bring<'i>(inner: &'i Inner, cursor: &Cursor, miss: Miss, held: &mut Held<'i>)
             waiter: Waiter::Nobody,
         });
     }
+    *held = Held::new(inner);
     *held = Held::of(inner, inner.runtime.fetch(reference)?);
     Ok(())
 }

@@ -88,9 +88,10 @@ impl Inner {
             match looked {
                 Ok(found) => return Ok(found),
                 Err(Miss(reference)) => {
-                    let frame = self.runtime.fetch(reference)?;
-                    // Only the deepest page is held: many readers that each held a path could take all frames.
-                    _held = Held::of(self, frame);
+                    // Nothing is held while a page is waited for: many readers that each kept one could hold all
+                    // frames, and wait for each other.
+                    _held = Held::new(self);
+                    _held = Held::of(self, self.runtime.fetch(reference)?);
                 }
             }
         }
@@ -254,7 +255,8 @@ impl Inner {
             missing.dedup();
             // The rest is found missing again in the next round.
             missing.truncate(shared.settings.fetched_max);
-            // The frames of the round before have served their purpose once these are here.
+            // The frames of the round before have served their purpose; see `read_version` for why they go first.
+            drop(std::mem::replace(&mut held, Held::new(self)));
             let mut brought = Held::new(self);
             let mut failure = None;
             for fetched in self.runtime.fetch_all(&missing) {

@@ -103,14 +103,13 @@ impl Runtime {
         let pager = Pager::new(Arc::clone(&shared), Arc::clone(&data));
         Runtime {
             sim,
-            shared,
             shards: shards
                 .into_iter()
-                .map(|shard| Seat::new(shard, SHARD_REQUESTS, SHARD_REQUESTS_PER_STEP, LANE))
+                .map(|shard| Seat::new(&shared, shard, SHARD_REQUESTS, SHARD_REQUESTS_PER_STEP, LANE))
                 .collect(),
-            commit: Seat::new(commit, FLUSHER_REQUESTS, FLUSHER_REQUESTS, LANE),
-            pager: Seat::new(pager, PAGER_REQUESTS, PAGER_REQUESTS, LANE),
-            flusher: Seat::new(flusher, FLUSHER_REQUESTS, FLUSHER_REQUESTS, LANE),
+            commit: Seat::new(&shared, commit, FLUSHER_REQUESTS, FLUSHER_REQUESTS, LANE),
+            pager: Seat::new(&shared, pager, PAGER_REQUESTS, PAGER_REQUESTS, LANE),
+            flusher: Seat::new(&shared, flusher, FLUSHER_REQUESTS, FLUSHER_REQUESTS, LANE),
             log_files,
             data,
             log_task: Mutex::default(),
@@ -118,6 +117,7 @@ impl Runtime {
             file_tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             started: Instant::now(),
+            shared,
             yielding: AtomicUsize::new(0),
         }
     }

@@ -7,14 +7,16 @@
 //! consistent fence: so of a sender that found the seat taken and the one that gave it back, at least one
 //! sees the message.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::runtime::waiting::Sleeper;
+use crate::shared::Shared;
 
 /// Most messages of the actors' lane that one step takes.
 const LANE_MESSAGES_MAX: usize = 1024;
@@ -32,6 +34,7 @@ pub(crate) struct Step {
 
 /// An actor with its mailboxes and the flag of its thread.
 pub(crate) struct Seat<A: Actor> {
+    shared: Arc<Shared>,
     actor: Mutex<A>,
     /// From clients: bounded, senders wait.
     requests: (Sender<A::Message>, Receiver<A::Message>),
@@ -46,8 +49,15 @@ pub(crate) struct Seat<A: Actor> {
 }
 
 impl<A: Actor> Seat<A> {
-    pub fn new(actor: A, requests_max: usize, requests_per_step: usize, lane_max: usize) -> Seat<A> {
+    pub fn new(
+        shared: &Arc<Shared>,
+        actor: A,
+        requests_max: usize,
+        requests_per_step: usize,
+        lane_max: usize,
+    ) -> Seat<A> {
         Seat {
+            shared: Arc::clone(shared),
             actor: Mutex::new(actor),
             requests: bounded(requests_max),
             lane: bounded(lane_max),
@@ -125,24 +135,35 @@ impl<A: Actor> Seat<A> {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
         let mut worked = false;
-        for _ in 0..lane_max {
-            let Ok(message) = self.lane.1.try_recv() else {
-                break;
-            };
-            worked = true;
-            actor.handle(message, now, outbox);
-        }
-        for _ in 0..requests_max {
-            if !actor.accepts_requests() {
-                break;
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..lane_max {
+                let Ok(message) = self.lane.1.try_recv() else {
+                    break;
+                };
+                worked = true;
+                actor.handle(message, now, outbox);
             }
-            let Ok(message) = self.requests.1.try_recv() else {
-                break;
-            };
-            worked = true;
-            actor.handle(message, now, outbox);
+            for _ in 0..requests_max {
+                if !actor.accepts_requests() {
+                    break;
+                }
+                let Ok(message) = self.requests.1.try_recv() else {
+                    break;
+                };
+                worked = true;
+                actor.handle(message, now, outbox);
+            }
+            actor.end_batch(now, outbox);
+        }));
+        if let Err(panic) = stepped {
+            // Half a step was done: nothing that is built on it may reach the disk.
+            let cause = std::io::Error::other("an actor panicked; this is a bug");
+            self.shared.status.poison(&Arc::new(cause));
+            if cfg!(debug_assertions) {
+                // Tests shall see it.
+                resume_unwind(panic);
+            }
         }
-        actor.end_batch(now, outbox);
         let step = Step {
             worked,
             deadline: actor.deadline(now),
