@@ -350,6 +350,15 @@ impl Flusher {
     pub(super) fn transferred(&mut self, result: std::io::Result<()>, now: Nanos, outbox: &mut Outbox) {
         self.checkpoint.transfers -= 1;
         let stage = self.checkpoint.stage;
+        if result.is_ok()
+            && let Some(cause) = self.shared.status.cause()
+        {
+            // A failed sync, whoever asked for it, may have lost what this checkpoint has written; its own syncs may
+            // succeed all the same. (Bad run: a blob's sync fails and takes a page with it, the checkpoint's sync
+            // succeeds, and a superblock names the page.)
+            self.fail(Error::Poisoned { cause });
+            return;
+        }
         if let Err(error) = result {
             if let Stage::Slot(_) | Stage::SlotSync(_) = stage {
                 // Nobody knows which superblock is on disk now (rule R17).
