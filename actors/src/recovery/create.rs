@@ -8,7 +8,7 @@ use treering_engine::image::ImageEncoder;
 use treering_engine::log::segment::{segment_file_name, segment_file_number};
 use treering_engine::log::{LogPosition, SegmentHeader, SegmentLayout};
 use treering_engine::space::SpaceMap;
-use treering_engine::superblock::Superblock;
+use treering_engine::superblock::{Slot, Superblock};
 use treering_engine::{BLOCK_BYTES, Extent, PageId, Seq, Stamp, TreeId};
 use treering_io::{AlignedBuffer, Directory, File, OpenMode};
 
@@ -71,7 +71,7 @@ pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: 
         .map_err(failed)?;
     create_segment(directory, &superblock)?;
     write_image(&*file, &mut superblock)?;
-    write_superblocks(&*file, &superblock)?;
+    write_superblocks(&*file, &superblock, Slot::B)?;
     directory.rename(UNFINISHED_FILE, DATA_FILE).map_err(failed)?;
     directory.sync().map_err(failed)
 }

@@ -19,6 +19,8 @@ const IMAGE_CHUNK_BYTES: u64 = 1 << 20;
 
 /// What the data file says.
 pub(super) struct Loaded {
+    /// The slot that the superblock was read from: the other one may be damaged.
+    pub slot: Slot,
     pub superblock: Superblock,
     pub catalog: Catalog,
     pub space: SpaceMap,
@@ -26,7 +28,7 @@ pub(super) struct Loaded {
 
 /// Reads superblocks and image.
 pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Loaded> {
-    let superblock = read_superblock(data, path)?;
+    let (slot, superblock) = read_superblock(data, path)?;
     if let Some(asked) = options.page_bytes
         && asked != superblock.page_bytes as usize
     {
@@ -82,6 +84,7 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
             .map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
     }
     Ok(Loaded {
+        slot,
         superblock,
         catalog,
         space,
@@ -109,7 +112,7 @@ fn reassign(catalog: Catalog, shards: usize) -> std::result::Result<Catalog, Cat
     })
 }
 
-fn read_superblock(data: &dyn File, path: &Path) -> Result<Superblock> {
+fn read_superblock(data: &dyn File, path: &Path) -> Result<(Slot, Superblock)> {
     let bytes = data
         .len()
         .map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;
@@ -148,8 +151,7 @@ fn read_superblock(data: &dyn File, path: &Path) -> Result<Superblock> {
     match superblock::choose(a, b) {
         Ok((slot, superblock)) => {
             tracing::debug!(?slot, write_number = superblock.write_number, "superblock chosen");
-            let _: Slot = slot;
-            Ok(superblock)
+            Ok((slot, superblock))
         }
         Err(ChooseError::NotADatabase) => Err(Error::NotADatabase {
             path: path.into(),
@@ -209,15 +211,22 @@ fn image_corrupt(superblock: &Superblock, reason: &str) -> Error {
     }
 }
 
-/// Slot A, sync, slot B, sync.
-pub(super) fn write_superblocks(data: &dyn File, superblock: &Superblock) -> Result<()> {
+/// One slot, sync, the other slot, sync. `last` is the slot that is known to be good, if one is: it stays until the
+/// other one is durable. (Bad run: a crash tears slot B, the next opening writes slot A first, and the power is cut
+/// again.)
+pub(super) fn write_superblocks(data: &dyn File, superblock: &Superblock, last: Slot) -> Result<()> {
     let failed = |error| Error::io("writing a superblock", error);
     // What contradicts itself could not be opened again.
     superblock
         .validate()
         .map_err(|defect| failed(std::io::Error::other(defect)))?;
     let block = AlignedBuffer::copy_of(&superblock.encode());
-    for offset in [0, u64::from(superblock.page_bytes)] {
+    let page_bytes = u64::from(superblock.page_bytes);
+    let offsets = match last {
+        Slot::B => [0, page_bytes],
+        Slot::A => [page_bytes, 0],
+    };
+    for offset in offsets {
         data.write_at(&block, offset).map_err(failed)?;
         data.sync_data().map_err(failed)?;
     }

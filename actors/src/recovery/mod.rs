@@ -154,7 +154,7 @@ fn open_files(
         generation: scanned.end.position.generation + 1,
         ..scanned.end.position
     };
-    load::write_superblocks(&*data, &superblock)?;
+    load::write_superblocks(&*data, &superblock, loaded.slot)?;
     let layout = log.layout();
     let position = superblock.log_known;
     let segments = SegmentSet::new(
