@@ -485,12 +485,15 @@ impl Flusher {
                 self.cut_tail(outbox);
                 Ok(())
             }
-            (failure, _, _) => {
+            (failure, _, version) => {
                 for frame in checkpoint.inner_done {
                     memory.clear_writing(frame);
                 }
-                // A superblock that may be on disk may name this image: then it has to stay.
-                if !self.shared.status.is_poisoned() {
+                // A superblock that may be on disk may name this image and these pages: then they have to stay (rule
+                // R17).
+                if self.shared.status.is_poisoned() {
+                    self.perhaps_durable = version;
+                } else {
                     self.free(checkpoint.image_extents);
                 }
                 let error = failure.unwrap_or(Error::Closed);

@@ -71,6 +71,8 @@ pub(crate) struct Flusher {
     pub(super) newest: Arc<Version>,
     /// The version of the last durable checkpoint: live until the next one is durable.
     pub(super) durable: Arc<Version>,
+    /// The version of a checkpoint that failed in a way that leaves open whether it is the durable one: live for good.
+    pub(super) perhaps_durable: Option<Arc<Version>>,
     pub(super) superblock: Superblock,
     pub(super) checkpoint: Checkpoint,
     /// Who waits for the checkpoint that has not begun yet.
@@ -119,6 +121,7 @@ impl Flusher {
             fruitless_rounds: 0,
             newest: Arc::clone(&version),
             durable: version,
+            perhaps_durable: None,
             superblock,
             checkpoint: Checkpoint::idle(),
             checkpoint_replies: Vec::new(),
