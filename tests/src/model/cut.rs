@@ -130,6 +130,10 @@ fn whole_batches(keys: &mut [Allowed<'_>]) -> Result<(), String> {
             for (at, write) in key.history.writes.iter().enumerate() {
                 let (Some(batch), false) = (write.batch, write.doubtful) else { continue };
                 let within = at < key.count();
+                // Hidden below a later write and not acknowledged, it may have been refused.
+                if within && at + 1 < key.count() && write.seen == Time::MAX {
+                    continue;
+                }
                 match there.get(&batch) {
                     None => {
                         there.insert(batch, (within, index));

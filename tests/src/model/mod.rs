@@ -79,14 +79,6 @@ pub struct WriteId {
     life: u64,
 }
 
-impl WriteId {
-    /// The key that was written.
-    #[must_use]
-    pub fn place(&self) -> &Place {
-        &self.place
-    }
-}
-
 /// Everything that is known about a database.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
@@ -125,12 +117,6 @@ impl Model {
         })
     }
 
-    /// Whether a refused write has left the key's value in doubt.
-    #[must_use]
-    pub fn is_doubtful(&self, place: &Place) -> bool {
-        self.keys.get(place).is_some_and(|history| history.writes.iter().any(|write| write.doubtful))
-    }
-
     /// A number for the next batch.
     pub fn next_batch(&mut self) -> u64 {
         self.batches += 1;
@@ -157,14 +143,6 @@ impl Model {
     pub fn doubt(&mut self, id: &WriteId) {
         if let Some(write) = self.write(id) {
             write.doubtful = true;
-        }
-    }
-
-    /// Notes that a key whose value was in doubt holds this now, published.
-    pub fn settle(&mut self, place: &Place, content: Option<Content>) {
-        let now = self.tick();
-        if let Some(history) = self.keys.get_mut(place) {
-            history.writes.push(Write { after: content, sent: now, seen: now, sync: false, doubtful: false, batch: None });
         }
     }
 

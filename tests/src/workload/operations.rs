@@ -123,7 +123,8 @@ impl Run {
             }
             Outstanding::Delete(ticket, id, expected) => {
                 let answer = ticket.wait();
-                let doubtful = self.model.is_doubtful(id.place());
+                // Where requests may be refused, what an earlier one left is known only later.
+                let doubtful = self.has_faults();
                 if let Some(present) = self.answered(db, answer, &[id], "a delete")?
                     && present != expected
                     && !doubtful
@@ -136,14 +137,14 @@ impl Run {
                 if let Some(found) = self.answered(db, answer, &[], "a get at the owner")? {
                     let found = found.map(|value| Content::decode(&value)).transpose()?;
                     let expected = expected.filter(|content| content.bytes <= INLINE_BYTES_MAX);
-                    if found != expected && !self.model.is_doubtful(&place) {
+                    if found != expected && !self.has_faults() {
                         return Err(format!("a get at the owner of {place:?} finds {found:?}, not {expected:?}"));
                     }
                 }
             }
             Outstanding::Update(ticket, id, inline) => {
                 let answer = ticket.wait();
-                let doubtful = self.model.is_doubtful(id.place());
+                let doubtful = self.has_faults();
                 if let Some(applied) = self.answered(db, answer, &[id], "an update")?
                     && applied != inline
                     && !doubtful
@@ -222,6 +223,9 @@ impl Run {
     /// An update at the owner: replaces what is there, and makes nothing of nothing every other time.
     fn send_update(&mut self, hands: &mut Hands) -> Result<(), String> {
         let place = self.place(hands);
+        if !self.is_known(&place) {
+            return Ok(());
+        }
         let old = self.model.newest(&place);
         // A blob is left as it is.
         let inline = old.is_none_or(|old| old.bytes <= INLINE_BYTES_MAX);
@@ -289,33 +293,34 @@ impl Run {
         let old = self.model.newest(&place);
         let content = self.content();
         let (tree, sync) = self.tree(hands, place.0);
+        if !self.is_known(&place) {
+            return Ok(());
+        }
         let insert = self.random.one_in(2);
         let succeeds = insert == old.is_none();
-        let doubtful = self.model.is_doubtful(&place);
         let after = if succeeds { Some(content) } else { old };
         let id = self.model.send(place.clone(), after, sync, None);
-        if doubtful {
-            // Whether the condition holds is open: both outcomes are allowed from here on.
-            self.model.doubt(&id);
-        }
         let value = content.encode();
         let answer = if insert { tree.insert(&place.1, value) } else { tree.replace(&place.1, value) };
         match answer {
-            Err(Error::KeyExists) if insert && (!succeeds || doubtful) => self.refusal(&id, doubtful),
-            Err(Error::KeyNotFound) if !insert && (!succeeds || doubtful) => self.refusal(&id, doubtful),
-            Ok(()) if !succeeds && !doubtful => return Err(format!("{place:?}: the condition didn't hold")),
-            Ok(()) if doubtful => self.model.settle(&place, Some(content)),
+            // A refusal is published as what it saw is (rule R12).
+            Err(Error::KeyExists) if insert && !succeeds => self.refusal(&id),
+            Err(Error::KeyNotFound) if !insert && !succeeds => self.refusal(&id),
+            Ok(()) if !succeeds => return Err(format!("{place:?}: the condition didn't hold")),
             answer => drop(self.answered(&hands.db, answer, &[id], "a conditional put")?),
         }
         Ok(())
     }
 
-    /// A refusal is published as what it saw is (rule R12).
-    fn refusal(&mut self, id: &WriteId, doubtful: bool) {
-        if !doubtful {
-            self.model.acknowledge(id);
-        }
+    fn refusal(&mut self, id: &WriteId) {
+        self.model.acknowledge(id);
         self.outcome.operations += 1;
+    }
+
+    /// Whether it is known what the next write of the key will find: where requests may be refused, only once all
+    /// are answered.
+    fn is_known(&self, place: &Place) -> bool {
+        !self.has_faults() || self.model.is_settled(place)
     }
 
     /// `compare_and_swap` or `update`, waited for, of keys for which nothing else is under way: where a blob is
@@ -346,10 +351,11 @@ impl Run {
             }
             return Ok(());
         }
+        // A swap that fails may have been decided by a look at what is published, without a write behind it.
         let right = !self.random.one_in(3);
         let other = self.content();
         let expected = if right { old } else { Some(other) };
-        let id = self.model.send(place.clone(), if right { new } else { old }, sync, None);
+        let id = self.model.send(place.clone(), if right { new } else { old }, sync && right, None);
         let (expected, new) = (expected.map(Content::encode), new.map(Content::encode));
         let answer = tree.compare_and_swap(&place.1, expected.as_deref(), new.as_deref());
         match self.answered(&hands.db, answer, &[id], "a swap")? {
