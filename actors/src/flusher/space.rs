@@ -146,6 +146,9 @@ impl Flusher {
 
     /// Serves those who wait for ids, and grows the file before they run out.
     pub(super) fn serve_ids(&mut self, outbox: &mut Outbox) {
+        if !self.may_allocate {
+            return;
+        }
         let mut told = false;
         while let Some(wants) = self.wants_ids.pop_front() {
             let pages = match &wants {

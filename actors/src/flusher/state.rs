@@ -57,6 +57,9 @@ pub(crate) struct Flusher {
     pub(super) deltas_done: usize,
     /// Pages of blobs that the log names and no replayed record has brought into a tree yet.
     pub(super) reserved: BTreeSet<PageId>,
+    /// False until the blobs that the log names have their places: nothing may be put there (rule R18). (Bad run: a
+    /// shard gets ids ahead of need while the log is still being read, and its nodes overwrite a blob.)
+    pub(super) may_allocate: bool,
     /// False during recovery: a checkpoint would make it forget the rest of the log.
     pub(super) live: bool,
     // ---- eviction ----
@@ -113,6 +116,7 @@ impl Flusher {
             next_stamp,
             deltas_done: 0,
             reserved: BTreeSet::new(),
+            may_allocate: false,
             live: false,
             hand: 0,
             evicting: BTreeSet::new(),

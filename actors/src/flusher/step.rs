@@ -61,11 +61,13 @@ impl Actor for Flusher {
             }
             FlusherMessage::GoLive => {
                 self.live = true;
+                self.may_allocate = true;
                 let unused = std::mem::take(&mut self.reserved);
                 self.free(unused.into_iter().map(Extent::single).collect());
             }
             FlusherMessage::Reserve { extents, reply } => {
                 let _ = reply.send(self.reserve(&extents));
+                self.may_allocate = true;
             }
         }
     }

@@ -310,14 +310,12 @@ pub(super) fn replay(
     log_start: LogPosition,
     scanned: Scanned,
 ) -> Result<()> {
-    if !scanned.blobs.is_empty() {
-        let (sender, receiver) = oneshot::channel();
-        runtime.send_flusher(FlusherMessage::Reserve {
-            extents: scanned.blobs,
-            reply: sender,
-        });
-        runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
-    }
+    let (sender, receiver) = oneshot::channel();
+    runtime.send_flusher(FlusherMessage::Reserve {
+        extents: scanned.blobs,
+        reply: sender,
+    });
+    runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
     let replayer = RefCell::new(Replayer {
         runtime,
         slice: Slice::default(),
