@@ -16,7 +16,11 @@ const FAILURES_MAX: usize = 5;
 /// # Panics
 /// With the seeds that failed, and why.
 pub fn run_all(count: u64, run: impl Fn(u64) -> Result<Outcome, String> + Sync) -> Outcome {
-    let asked = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let asked = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|value| value.parse::<u64>().ok())
+    };
     let seeds = match asked("TREERING_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => {
@@ -39,7 +43,9 @@ pub fn run_all(count: u64, run: impl Fn(u64) -> Result<Outcome, String> + Sync) 
                     match catch_unwind(AssertUnwindSafe(|| run(seed))) {
                         Ok(Ok(outcome)) => lock(&sum).add(&outcome),
                         Ok(Err(error)) => lock(&failures).push(error),
-                        Err(panic) => lock(&failures).push(format!("seed {seed} panicked: {}", words(&*panic))),
+                        Err(panic) => {
+                            lock(&failures).push(format!("seed {seed} panicked: {}", words(&*panic)))
+                        }
                     }
                 }
             });

@@ -13,21 +13,31 @@ const SEEDS: u64 = 400;
 /// How the first failing seed fails.
 fn first_failure(setting: &Setting) -> Option<String> {
     // Runs that can't go on end with a panic, which is a finding too: its message is enough.
-    (0..SEEDS).find_map(|seed| match catch_unwind(AssertUnwindSafe(|| run(seed, setting))) {
-        Ok(Ok(_)) => None,
-        Ok(Err(error)) => Some(error),
-        Err(panic) => Some(words(&*panic)),
-    })
+    (0..SEEDS).find_map(
+        |seed| match catch_unwind(AssertUnwindSafe(|| run(seed, setting))) {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error),
+            Err(panic) => Some(words(&*panic)),
+        },
+    )
 }
 
 fn must_be_caught(setting: &Setting) {
     let found = first_failure(setting);
     println!("{:?} {:?}: {found:?}", setting.planted, setting.faults);
-    assert!(found.is_some(), "{:?} {:?} was not found in {SEEDS} seeds", setting.planted, setting.faults);
+    assert!(
+        found.is_some(),
+        "{:?} {:?} was not found in {SEEDS} seeds",
+        setting.planted,
+        setting.faults
+    );
 }
 
 fn planted(planted: Planted) -> Setting {
-    Setting { planted, ..Setting::default() }
+    Setting {
+        planted,
+        ..Setting::default()
+    }
 }
 
 #[test]
@@ -65,6 +75,9 @@ fn lost_news_are_caught() {
 fn a_log_that_the_disk_loses_is_caught() {
     let rates = FaultRates::none().with(FaultKind::LostWrite, 50_000);
     // Named as a planted bug of the disk: the model is told of no fault.
-    let setting = Setting { lies: vec![("log-", rates)], ..Setting::default() };
+    let setting = Setting {
+        lies: vec![("log-", rates)],
+        ..Setting::default()
+    };
     must_be_caught(&setting);
 }

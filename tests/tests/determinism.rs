@@ -26,7 +26,12 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn the_same_seed_gives_the_same_run_with_faults() {
-    let rates = FaultRates::none().with(FaultKind::ReadError, 2_000).with(FaultKind::WriteErrorTorn, 500);
-    let setting = Setting { faults: vec![("", rates)], ..Setting::default() };
+    let rates = FaultRates::none()
+        .with(FaultKind::ReadError, 2_000)
+        .with(FaultKind::WriteErrorTorn, 500);
+    let setting = Setting {
+        faults: vec![("", rates)],
+        ..Setting::default()
+    };
     outcomes_agree(&setting, 0..20);
 }

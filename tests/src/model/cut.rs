@@ -30,12 +30,16 @@ impl Allowed<'_> {
 
     /// When the last write within was sent.
     fn last_sent(&self) -> Time {
-        self.count().checked_sub(1).map_or(0, |last| self.history.writes[last].sent)
+        self.count()
+            .checked_sub(1)
+            .map_or(0, |last| self.history.writes[last].sent)
     }
 
     /// When the first write beyond was seen. A refused write may be missing whenever.
     fn first_missing_seen(&self) -> Time {
-        let missing = self.history.writes[self.count()..].iter().filter(|write| !write.doubtful);
+        let missing = self.history.writes[self.count()..]
+            .iter()
+            .filter(|write| !write.doubtful);
         missing.map(|write| write.seen).min().unwrap_or(Time::MAX)
     }
 }
@@ -50,7 +54,9 @@ impl Model {
         let now = self.tick();
         for (place, count) in counts {
             if let Some(history) = self.keys.get_mut(&place) {
-                history.writes[..count].iter_mut().for_each(|write| write.seen = write.seen.min(now));
+                history.writes[..count]
+                    .iter_mut()
+                    .for_each(|write| write.seen = write.seen.min(now));
             }
         }
         Ok(())
@@ -65,7 +71,13 @@ impl Model {
         self.life += 1;
         self.keys.clear();
         for (place, content) in found {
-            self.keys.insert(place.clone(), History { before: Some(*content), writes: Vec::new() });
+            self.keys.insert(
+                place.clone(),
+                History {
+                    before: Some(*content),
+                    writes: Vec::new(),
+                },
+            );
         }
         Ok(())
     }
@@ -78,15 +90,21 @@ impl Model {
         for (place, history) in &self.keys {
             let least = self.least(history, need);
             let here = found.get(place).copied();
-            let counts: Vec<usize> =
-                (least..=history.writes.len()).filter(|count| history.can_hold(*count, here)).collect();
+            let counts: Vec<usize> = (least..=history.writes.len())
+                .filter(|count| history.can_hold(*count, here))
+                .collect();
             if counts.is_empty() {
                 return Err(format!(
                     "{place:?} holds {here:?}, but needs at least the first {least} of {history:?}; durable before {}",
                     self.durable_before
                 ));
             }
-            keys.push(Allowed { place, history, counts, tried: 0 });
+            keys.push(Allowed {
+                place,
+                history,
+                counts,
+                tried: 0,
+            });
         }
         if need == Need::Nothing {
             return Ok(keys.iter().map(|key| (key.place.clone(), key.count())).collect());
@@ -94,7 +112,9 @@ impl Model {
         // The smallest cut that is closed under time; each round only adds writes.
         loop {
             let latest = keys.iter().map(Allowed::last_sent).max().unwrap_or(0);
-            let Some(lacking) = keys.iter_mut().find(|key| key.first_missing_seen() < latest) else { break };
+            let Some(lacking) = keys.iter_mut().find(|key| key.first_missing_seen() < latest) else {
+                break;
+            };
             if lacking.tried + 1 == lacking.counts.len() {
                 return Err(format!(
                     "{:?} lacks a write that was acknowledged at {}, but one sent at {latest} is there: {:?}",
@@ -116,7 +136,10 @@ impl Model {
             Need::Published => write.seen < Time::MAX,
             Need::Durable => write.seen < Time::MAX && (write.sync || write.seen < self.durable_before),
         };
-        let last = history.writes.iter().rposition(|write| needed(write) && !write.doubtful);
+        let last = history
+            .writes
+            .iter()
+            .rposition(|write| needed(write) && !write.doubtful);
         last.map_or(0, |last| last + 1)
     }
 }
@@ -128,7 +151,9 @@ fn whole_batches(keys: &mut [Allowed<'_>]) -> Result<(), String> {
         let mut torn = None;
         for (index, key) in keys.iter().enumerate() {
             for (at, write) in key.history.writes.iter().enumerate() {
-                let (Some(batch), false) = (write.batch, write.doubtful) else { continue };
+                let (Some(batch), false) = (write.batch, write.doubtful) else {
+                    continue;
+                };
                 let within = at < key.count();
                 // Hidden below a later write and not acknowledged, it may have been refused.
                 if within && at + 1 < key.count() && write.seen == Time::MAX {
@@ -143,10 +168,15 @@ fn whole_batches(keys: &mut [Allowed<'_>]) -> Result<(), String> {
                 }
             }
         }
-        let Some((batch, lacking)) = torn else { return Ok(()) };
+        let Some((batch, lacking)) = torn else {
+            return Ok(());
+        };
         let key = &mut keys[lacking];
         if key.tried + 1 == key.counts.len() {
-            return Err(format!("batch {batch} is there in part: {:?} lacks it: {:?}", key.place, key.history));
+            return Err(format!(
+                "batch {batch} is there in part: {:?} lacks it: {:?}",
+                key.place, key.history
+            ));
         }
         key.tried += 1;
     }

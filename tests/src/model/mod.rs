@@ -67,7 +67,10 @@ impl History {
 
     /// Fewest writes that a reader who starts now must see.
     fn seen(&self) -> usize {
-        self.writes.iter().rposition(|write| write.seen < Time::MAX && !write.doubtful).map_or(0, |last| last + 1)
+        self.writes
+            .iter()
+            .rposition(|write| write.seen < Time::MAX && !write.doubtful)
+            .map_or(0, |last| last + 1)
     }
 }
 
@@ -106,7 +109,9 @@ impl Model {
     /// What the key holds once everything that was sent is carried out.
     #[must_use]
     pub fn newest(&self, place: &Place) -> Option<Content> {
-        self.keys.get(place).and_then(|history| history.after(history.writes.len()))
+        self.keys
+            .get(place)
+            .and_then(|history| history.after(history.writes.len()))
     }
 
     /// Whether the last value of the key is in doubt, or an answer for it is outstanding.
@@ -127,8 +132,19 @@ impl Model {
     pub fn send(&mut self, place: Place, after: Option<Content>, sync: bool, batch: Option<u64>) -> WriteId {
         let sent = self.tick();
         let history = self.keys.entry(place.clone()).or_default();
-        history.writes.push(Write { after, sent, seen: Time::MAX, sync, doubtful: false, batch });
-        WriteId { place, index: history.writes.len() - 1, life: self.life }
+        history.writes.push(Write {
+            after,
+            sent,
+            seen: Time::MAX,
+            sync,
+            doubtful: false,
+            batch,
+        });
+        WriteId {
+            place,
+            index: history.writes.len() - 1,
+            life: self.life,
+        }
     }
 
     /// Notes that a write is published: it was acknowledged.
@@ -172,7 +188,10 @@ impl Model {
         let history = self.keys.entry(place.clone()).or_default();
         let seen = history.seen();
         let Some(count) = (seen..=history.writes.len()).find(|count| history.can_hold(*count, found)) else {
-            return Err(format!("{place:?} holds {found:?} after at least {seen} of {:?}", history.writes));
+            return Err(format!(
+                "{place:?} holds {found:?} after at least {seen} of {:?}",
+                history.writes
+            ));
         };
         for write in &mut history.writes[..count] {
             write.seen = write.seen.min(now);

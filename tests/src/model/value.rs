@@ -29,10 +29,19 @@ impl Content {
     /// # Errors
     /// If its bytes are not what its write wrote.
     pub fn decode(value: &[u8]) -> Result<Content, String> {
-        let wrong = || format!("{} bytes that nobody wrote: {:?}", value.len(), &value[..value.len().min(24)]);
+        let wrong = || {
+            format!(
+                "{} bytes that nobody wrote: {:?}",
+                value.len(),
+                &value[..value.len().min(24)]
+            )
+        };
         let (id, rest) = value.split_first_chunk::<8>().ok_or_else(wrong)?;
         let (bytes, _) = rest.split_first_chunk::<4>().ok_or_else(wrong)?;
-        let content = Content { id: u64::from_le_bytes(*id), bytes: u32::from_le_bytes(*bytes) };
+        let content = Content {
+            id: u64::from_le_bytes(*id),
+            bytes: u32::from_le_bytes(*bytes),
+        };
         if content.bytes as usize != value.len() || content.encode() != value {
             return Err(wrong());
         }

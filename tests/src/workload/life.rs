@@ -45,7 +45,9 @@ impl Run {
             self.disk.set_faults(prefix, *rates);
         }
         self.disk.set_capacity(self.setting.capacity_bytes);
-        let Some(mut hands) = self.open(cut_after)? else { return Ok(()) };
+        let Some(mut hands) = self.open(cut_after)? else {
+            return Ok(());
+        };
         let mut result = match self.compare(&mut hands) {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -72,7 +74,9 @@ impl Run {
 
     /// After the last life: everything is read once more, and closed.
     pub(super) fn last_look(&mut self) -> Result<(), String> {
-        let Some(mut hands) = self.open(None)? else { return Ok(()) };
+        let Some(mut hands) = self.open(None)? else {
+            return Ok(());
+        };
         if !self.compare(&mut hands)? || self.setting.silent {
             sim::crash(hands.db);
             return Ok(());
@@ -108,12 +112,22 @@ impl Run {
                 let excused = self.disk.counters().faults > faults
                     || self.setting.silent
                     || matches!(error, Error::OutOfSpace { .. }) && self.setting.capacity_bytes.is_some();
-                return if excused { Ok(None) } else { Err(format!("opening: {error}")) };
+                return if excused {
+                    Ok(None)
+                } else {
+                    Err(format!("opening: {error}"))
+                };
             }
         };
         self.outcome.replayed += db.stats().records_replayed;
         let client = db.client();
-        let mut hands = Hands { client, trees: Vec::new(), outstanding: Vec::new(), snapshots: Vec::new(), db };
+        let mut hands = Hands {
+            client,
+            trees: Vec::new(),
+            outstanding: Vec::new(),
+            snapshots: Vec::new(),
+            db,
+        };
         self.created.resize(self.profile.trees, false);
         for tree in 0..self.profile.trees {
             let opened = if self.created[tree] {
@@ -144,9 +158,13 @@ impl Run {
         {
             return Err(format!("after recovery: {error}"));
         }
-        let Some(found) = self.picture(hands, None)? else { return Ok(false) };
+        let Some(found) = self.picture(hands, None)? else {
+            return Ok(false);
+        };
         let need = self.need();
-        self.model.recover(&found, need).map_err(|error| format!("recovered: {error}"))?;
+        self.model
+            .recover(&found, need)
+            .map_err(|error| format!("recovered: {error}"))?;
         self.compare_passing(hands)
     }
 
@@ -154,16 +172,27 @@ impl Run {
         let found = match hands.client.open_tree(PASSING) {
             Ok(tree) => match read_tree(&tree) {
                 Ok(found) => Some(found?),
-                Err(error) => return self.excuse(hands, &error, "reading the passing tree").map(|()| false),
+                Err(error) => {
+                    return self
+                        .excuse(hands, &error, "reading the passing tree")
+                        .map(|()| false);
+                }
             },
             Err(Error::TreeNotFound { .. }) => None,
-            Err(error) => return self.excuse(hands, &error, "opening the passing tree").map(|()| false),
+            Err(error) => {
+                return self
+                    .excuse(hands, &error, "opening the passing tree")
+                    .map(|()| false);
+            }
         };
         let possible = found == self.passing.now || self.passing.perhaps.as_ref() == Some(&found);
         if !possible && !self.setting.silent {
             return Err(format!("the passing tree is {found:?}, not {:?}", self.passing));
         }
-        self.passing = Passing { now: found, perhaps: None };
+        self.passing = Passing {
+            now: found,
+            perhaps: None,
+        };
         Ok(true)
     }
 
@@ -189,13 +218,21 @@ impl Run {
             self.settle_tickets(&mut hands)?;
         }
         self.note_stats(&hands);
-        let Hands { db, client, trees, outstanding, snapshots } = hands;
+        let Hands {
+            db,
+            client,
+            trees,
+            outstanding,
+            snapshots,
+        } = hands;
         drop((client, trees, snapshots));
         let other = db.clone();
         match db.close() {
             // Closing carries everything out, tickets that nobody has waited for included.
             Ok(()) => {
-                outstanding.into_iter().try_for_each(|ticket| self.take_answer(ticket, &other))?;
+                outstanding
+                    .into_iter()
+                    .try_for_each(|ticket| self.take_answer(ticket, &other))?;
                 let now = self.model.tick();
                 self.model.flushed(now);
                 self.disk.kill_process();
@@ -214,7 +251,13 @@ impl Run {
     /// Ends a life by a power cut, at the latest now.
     fn leave(&mut self, hands: Hands) {
         self.note_stats(&hands);
-        let Hands { db, client, trees, outstanding, snapshots } = hands;
+        let Hands {
+            db,
+            client,
+            trees,
+            outstanding,
+            snapshots,
+        } = hands;
         sim::crash(db);
         drop((client, trees, outstanding, snapshots));
     }
@@ -271,7 +314,9 @@ impl Run {
 
     /// Checks a picture of now.
     pub(super) fn check_picture(&mut self, found: &BTreeMap<Place, Content>) -> Result<(), String> {
-        self.model.check_cut(found, Need::Published).map_err(|error| format!("a snapshot: {error}"))
+        self.model
+            .check_cut(found, Need::Published)
+            .map_err(|error| format!("a snapshot: {error}"))
     }
 
     /// An error is right only after a power cut, or because of faults.

@@ -92,11 +92,13 @@ pub fn run(seed: u64, setting: &Setting) -> Result<Outcome, String> {
         outcome: Outcome::default(),
     };
     for life in 0..run.profile.lives {
-        run.live(life).map_err(|error| format!("seed {seed}, life {life}: {error}"))?;
+        run.live(life)
+            .map_err(|error| format!("seed {seed}, life {life}: {error}"))?;
     }
     run.disk.clear_faults();
     run.disk.set_capacity(None);
-    run.last_look().map_err(|error| format!("seed {seed}, at the end: {error}"))?;
+    run.last_look()
+        .map_err(|error| format!("seed {seed}, at the end: {error}"))?;
     run.outcome.trace_hash = run.disk.trace_hash();
     run.outcome.power_cuts = run.disk.counters().power_cuts;
     Ok(run.outcome)
@@ -122,6 +124,10 @@ impl Run {
 
     /// What recovery must bring back.
     fn need(&self) -> Need {
-        if self.setting.silent { Need::Nothing } else { Need::Durable }
+        if self.setting.silent {
+            Need::Nothing
+        } else {
+            Need::Durable
+        }
     }
 }

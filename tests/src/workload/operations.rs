@@ -77,12 +77,18 @@ impl Run {
         } else {
             self.random.below(self.profile.value_bytes_max)
         };
-        Content { id, bytes: (bytes as u32).max(Content::BYTES_MIN) }
+        Content {
+            id,
+            bytes: (bytes as u32).max(Content::BYTES_MIN),
+        }
     }
 
     fn inline_content(&mut self) -> Content {
         let content = self.content();
-        Content { bytes: content.bytes.min(INLINE_BYTES_MAX), ..content }
+        Content {
+            bytes: content.bytes.min(INLINE_BYTES_MAX),
+            ..content
+        }
     }
 
     fn durability(&mut self) -> (Durability, bool) {
@@ -138,7 +144,9 @@ impl Run {
                     let found = found.map(|value| Content::decode(&value)).transpose()?;
                     let expected = expected.filter(|content| content.bytes <= INLINE_BYTES_MAX);
                     if found != expected && !self.has_faults() {
-                        return Err(format!("a get at the owner of {place:?} finds {found:?}, not {expected:?}"));
+                        return Err(format!(
+                            "a get at the owner of {place:?} finds {found:?}, not {expected:?}"
+                        ));
                     }
                 }
             }
@@ -230,7 +238,11 @@ impl Run {
         // A blob is left as it is.
         let inline = old.is_none_or(|old| old.bytes <= INLINE_BYTES_MAX);
         let content = self.inline_content();
-        let new = if inline { (!self.random.one_in(4)).then_some(content) } else { old };
+        let new = if inline {
+            (!self.random.one_in(4)).then_some(content)
+        } else {
+            old
+        };
         let (tree, sync) = self.tree(hands, place.0);
         let id = self.model.send(place.clone(), new, sync, None);
         let written = new.map(Content::encode);
@@ -252,7 +264,10 @@ impl Run {
         }
         let ids: Vec<WriteId> = chosen
             .iter()
-            .map(|(key, content)| self.model.send((number, key.clone()), Some(*content), sync, Some(batch)))
+            .map(|(key, content)| {
+                self.model
+                    .send((number, key.clone()), Some(*content), sync, Some(batch))
+            })
             .collect();
         match tree.send_batch(chosen.iter().map(|(key, content)| (key, content.encode()))) {
             Ok(ticket) => hands.outstanding.push(Outstanding::Put(ticket, ids)),
@@ -284,7 +299,8 @@ impl Run {
             .into_iter()
             .map(|(place, content)| self.model.send(place, content, sync, Some(number)))
             .collect();
-        self.answered(&hands.db, batch.commit(), &ids, "a batch over trees").map(drop)
+        self.answered(&hands.db, batch.commit(), &ids, "a batch over trees")
+            .map(drop)
     }
 
     /// `insert` or `replace`, waited for.
@@ -301,7 +317,11 @@ impl Run {
         let after = if succeeds { Some(content) } else { old };
         let id = self.model.send(place.clone(), after, sync, None);
         let value = content.encode();
-        let answer = if insert { tree.insert(&place.1, value) } else { tree.replace(&place.1, value) };
+        let answer = if insert {
+            tree.insert(&place.1, value)
+        } else {
+            tree.replace(&place.1, value)
+        };
         match answer {
             // A refusal is published as what it saw is (rule R12).
             Err(Error::KeyExists) if insert && !succeeds => self.refusal(&id),
@@ -340,11 +360,15 @@ impl Run {
             let noted = Arc::clone(&saw);
             let written = new.map(Content::encode);
             let answer = tree.update(&place.1, move |old| {
-                *noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(old.map(<[u8]>::to_vec));
+                *noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+                    Some(old.map(<[u8]>::to_vec));
                 written.clone()
             });
             if self.answered(&hands.db, answer, &[id], "an update")?.is_some() {
-                let saw = saw.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+                let saw = saw
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .take();
                 if saw != Some(old.map(Content::encode)) {
                     return Err(format!("an update of {place:?} saw something else than {old:?}"));
                 }
@@ -355,7 +379,9 @@ impl Run {
         let right = !self.random.one_in(3);
         let other = self.content();
         let expected = if right { old } else { Some(other) };
-        let id = self.model.send(place.clone(), if right { new } else { old }, sync && right, None);
+        let id = self
+            .model
+            .send(place.clone(), if right { new } else { old }, sync && right, None);
         let (expected, new) = (expected.map(Content::encode), new.map(Content::encode));
         let answer = tree.compare_and_swap(&place.1, expected.as_deref(), new.as_deref());
         match self.answered(&hands.db, answer, &[id], "a swap")? {
@@ -373,12 +399,18 @@ impl Run {
         let place = self.place(hands);
         let tree = &hands.trees[place.0];
         let answer = match self.random.below(3) {
-            0 => tree.get(&place.1).map(|value| value.map(|value| Content::decode(&value))),
+            0 => tree
+                .get(&place.1)
+                .map(|value| value.map(|value| Content::decode(&value))),
             1 => tree.get_with(&place.1, |value| value.map(Content::decode)),
             _ => {
                 let bounds = (Bound::Included(&place.1), Bound::Included(&place.1));
                 tree.range::<&Vec<u8>>(bounds).and_then(|mut range| {
-                    let item = if self.random.one_in(2) { range.next() } else { range.next_back() };
+                    let item = if self.random.one_in(2) {
+                        range.next()
+                    } else {
+                        range.next_back()
+                    };
                     Ok(item.transpose()?.map(|(_, value)| Content::decode(&value)))
                 })
             }
@@ -395,7 +427,9 @@ impl Run {
 
     fn read_many(&mut self, hands: &mut Hands) -> Result<(), String> {
         let (number, _) = self.place(hands);
-        let keys: Vec<Vec<u8>> = (0..1 + self.random.below(20)).map(|_| self.place(hands).1).collect();
+        let keys: Vec<Vec<u8>> = (0..1 + self.random.below(20))
+            .map(|_| self.place(hands).1)
+            .collect();
         match hands.trees[number].get_many(&keys) {
             Ok(values) => {
                 self.outcome.operations += 1;
@@ -449,17 +483,28 @@ impl Run {
         let key = self.key(self.random.clone().below(20));
         let content = self.content();
         let (after, answer) = match &self.passing.now {
-            None => (Some(std::collections::BTreeMap::new()), hands.client.create_tree(PASSING).map(drop)),
+            None => (
+                Some(std::collections::BTreeMap::new()),
+                hands.client.create_tree(PASSING).map(drop),
+            ),
             Some(_) if self.random.one_in(3) => (None, hands.client.drop_tree(PASSING)),
             Some(now) => {
                 let mut after = now.clone();
                 after.insert(key.clone(), content);
-                let put = hands.client.open_tree(PASSING).and_then(|tree| tree.put(&key, content.encode()));
+                let put = hands
+                    .client
+                    .open_tree(PASSING)
+                    .and_then(|tree| tree.put(&key, content.encode()));
                 (Some(after), put)
             }
         };
         match self.answered(&hands.db, answer, &[], "the passing tree")? {
-            Some(()) => self.passing = Passing { now: after, perhaps: None },
+            Some(()) => {
+                self.passing = Passing {
+                    now: after,
+                    perhaps: None,
+                }
+            }
             None => self.passing.perhaps = Some(after),
         }
         Ok(())
@@ -467,13 +512,17 @@ impl Run {
 
     fn flush(&mut self, hands: &mut Hands) -> Result<(), String> {
         let began = self.model.tick();
-        if self.answered(&hands.db, hands.db.flush(), &[], "a flush")?.is_some() {
+        if self
+            .answered(&hands.db, hands.db.flush(), &[], "a flush")?
+            .is_some()
+        {
             self.model.flushed(began);
         }
         Ok(())
     }
 
     fn checkpoint(&mut self, hands: &mut Hands) -> Result<(), String> {
-        self.answered(&hands.db, hands.db.checkpoint(), &[], "a checkpoint").map(drop)
+        self.answered(&hands.db, hands.db.checkpoint(), &[], "a checkpoint")
+            .map(drop)
     }
 }

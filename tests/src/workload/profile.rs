@@ -71,7 +71,9 @@ impl Profile {
             checkpoint_segments: random.pick(&[1, 2, 6]),
             dirty_pages: random.pick(&[8, 60, 1_000]),
             flush_nanos: random.pick(&[50_000, 1_000_000, 100_000_000]),
-            delay_nanos: random.pick(&[(1_000, 2_000), (20_000, 200_000), (10_000, 5_000_000)]).into_range(),
+            delay_nanos: random
+                .pick(&[(1_000, 2_000), (20_000, 200_000), (10_000, 5_000_000)])
+                .into_range(),
             steps: if large { 6_000 } else { 1_500 },
         }
     }
