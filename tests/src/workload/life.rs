@@ -96,7 +96,7 @@ impl Run {
     fn open(&mut self, cut_after: Option<u64>) -> Result<Option<Hands>, String> {
         let options = self.profile.options();
         let simulation = SimOptions {
-            seed: self.random.next(),
+            seed: self.random.word(),
             power_cut_after_steps: cut_after,
             planted: self.setting.planted,
         };

@@ -79,7 +79,7 @@ pub fn run(seed: u64, setting: &Setting) -> Result<Outcome, String> {
     let disk = SimDirectory::with_options(SimOptions {
         capacity_bytes: None,
         delay_nanos: profile.delay_nanos.clone(),
-        ..SimOptions::new(random.next())
+        ..SimOptions::new(random.word())
     });
     let mut run = Run {
         setting: setting.clone(),
