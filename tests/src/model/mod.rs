@@ -8,7 +8,7 @@
 //! - it is closed under time: if it lacks a write that was acknowledged, it holds none that was sent later;
 //! - it holds all writes of a batch or none.
 //!
-//! Recovery leaves a possible cut, and so does every snapshot see one: see [`cut`].
+//! Recovery leaves a possible cut, and so does every snapshot see one: see `cut`.
 
 mod cut;
 mod value;
