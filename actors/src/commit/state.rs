@@ -127,6 +127,8 @@ pub(crate) struct Commit {
     pub(super) spare_buffer: Option<AlignedBuffer>,
     /// Why no segment could be prepared, if that failed since the last success.
     pub(super) segment_shortage: Option<Error>,
+    /// Whether a batch was refused for that since the last attempt: the disk may have room again.
+    pub(super) segment_wanted: bool,
     pub(super) checkpoint_requested: bool,
     pub(super) checkpoint_failure: Option<Error>,
 }
@@ -157,6 +159,7 @@ impl Commit {
             deltas_outstanding: 0,
             spare_buffer: None,
             segment_shortage: None,
+            segment_wanted: false,
             checkpoint_requested: false,
             checkpoint_failure: None,
         }

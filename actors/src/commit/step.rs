@@ -197,6 +197,7 @@ impl Commit {
                 }
                 Place::Never(error) => {
                     refused = true;
+                    self.segment_wanted = true;
                     self.drop_tip(&next, &error, outbox);
                     self.refuse(next, &error, outbox);
                     continue;

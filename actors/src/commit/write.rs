@@ -128,9 +128,11 @@ impl Commit {
 
     /// Keeps segments ready ahead of the log's end.
     pub(super) fn prepare_segments(&mut self, outbox: &mut Outbox) {
-        if !self.logging || (self.segment_shortage.is_some() && self.gathered.is_empty()) {
+        let wanted = self.segment_wanted || !self.gathered.is_empty();
+        if !self.logging || (self.segment_shortage.is_some() && !wanted) {
             return;
         }
+        self.segment_wanted = false;
         if let Some(job) = self.segments.next_job() {
             outbox.file_tasks.push(FileTask::Segment(job));
         }

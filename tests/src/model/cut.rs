@@ -155,8 +155,8 @@ fn whole_batches(keys: &mut [Allowed<'_>]) -> Result<(), String> {
                     continue;
                 };
                 let within = at < key.count();
-                // Hidden below a later write and not acknowledged, it may have been refused.
-                if within && at + 1 < key.count() && write.seen == Time::MAX {
+                // Hidden below a later write, and neither acknowledged nor read itself, it may have been refused.
+                if within && at + 1 < key.count() && !write.known {
                     continue;
                 }
                 match there.get(&batch) {

@@ -32,6 +32,9 @@ struct Write {
     sent: Time,
     /// When its effect was known to be published; `Time::MAX`: not yet.
     seen: Time,
+    /// Whether its own effect was acknowledged or read. A write that a later one hides is seen with that one, but may
+    /// have been refused without anybody having been told.
+    known: bool,
     /// Whether a crash can't take it back any more once it was seen.
     sync: bool,
     /// Whether it may have been refused: then it may have had no effect.
@@ -136,6 +139,7 @@ impl Model {
             after,
             sent,
             seen: Time::MAX,
+            known: false,
             sync,
             doubtful: false,
             batch,
@@ -152,6 +156,7 @@ impl Model {
         let now = self.tick();
         if let Some(write) = self.write(id) {
             write.seen = write.seen.min(now);
+            write.known = true;
         }
     }
 
@@ -195,6 +200,9 @@ impl Model {
         };
         for write in &mut history.writes[..count] {
             write.seen = write.seen.min(now);
+        }
+        if let Some(last) = count.checked_sub(1) {
+            history.writes[last].known |= history.writes[last].after == found;
         }
         Ok(())
     }
