@@ -4,9 +4,6 @@ use treering_engine::PageRef;
 use treering_engine::memory::View;
 use treering_engine::tree::{Miss, ReadNodes};
 
-/// Lines of a leaf that are asked for ahead: header, hints and the first slots.
-const PREFETCHED_LINES: usize = 4;
-
 /// The nodes in memory, for as long as the pin behind the view lasts.
 #[derive(Clone, Copy)]
 pub(crate) struct NodeView<'g>(pub View<'g>);
@@ -23,13 +20,5 @@ impl ReadNodes for NodeView<'_> {
     #[inline]
     fn prefetch(&self, reference: PageRef) {
         self.0.prefetch_word(reference.id);
-    }
-}
-
-impl NodeView<'_> {
-    /// Asks for the first lines of a page that is in memory.
-    #[allow(dead_code)]
-    pub fn prefetch_page(&self, reference: PageRef) {
-        self.0.prefetch_page(reference.id, PREFETCHED_LINES);
     }
 }

@@ -162,14 +162,7 @@ impl Runtime {
             return sim.request(self, &self.commit, message);
         }
         self.commit.request_blocking(message);
-        let mut outbox = Outbox::default();
-        self.see_to(
-            Kicks {
-                commit: true,
-                ..Kicks::default()
-            },
-            &mut outbox,
-        );
+        self.run_commit();
         self.leave_log_task();
     }
 
@@ -508,6 +501,15 @@ impl Runtime {
 
     // ---- the log ----
 
+    /// Runs the commit actor, if it is idle, and whoever gets messages from it.
+    fn run_commit(&self) {
+        let kicks = Kicks {
+            commit: true,
+            ..Kicks::default()
+        };
+        self.see_to(kicks, &mut Outbox::default());
+    }
+
     /// Takes up the log task that is out, if there is one, and carries it out in this thread. A thread that isn't
     /// the commit actor's own (`inline`) only does so while that one sleeps.
     pub(super) fn run_log_task(&self, inline: bool) -> bool {
@@ -523,14 +525,7 @@ impl Runtime {
         };
         let buffer = task.write.map(|write| write.buffer);
         self.commit.tell(CommitMessage::LogDone { result, buffer });
-        let mut outbox = Outbox::default();
-        self.see_to(
-            Kicks {
-                commit: true,
-                ..Kicks::default()
-            },
-            &mut outbox,
-        );
+        self.run_commit();
         true
     }
 
@@ -562,14 +557,7 @@ impl Runtime {
                 if self.sim.is_some() {
                     return;
                 }
-                let mut outbox = Outbox::default();
-                self.see_to(
-                    Kicks {
-                        commit: true,
-                        ..Kicks::default()
-                    },
-                    &mut outbox,
-                );
+                self.run_commit();
                 self.leave_log_task();
             }
             FileTask::Grow { pages } => {

@@ -276,29 +276,10 @@ impl Shard {
         if !self.supply_for(tree::reserve_for(height), outbox) {
             return self.shortage.clone().map_or(Progress::Starved, Progress::Failed);
         }
-        let Some(tip) = self.tips.get_mut(&tree) else {
-            return Progress::Ended;
-        };
-        let mut store = TipStore {
-            memory: &self.shared.memory,
-            guard,
-            supply: &mut self.supply,
-            open: &mut self.open.pages,
-        };
-        let mut notes = Notes {
-            records: &mut self.open.records,
-            extents_added: &mut self.open.extents_added,
-            extents_unused: &mut self.open.extents_unused,
-        };
-        let before = tip.root;
-        match change(&mut store, &mut tip.root, &mut notes) {
+        match self.change_tip(tree, guard, change) {
             Err(miss) => Progress::Missed(miss),
-            Ok(()) => {
-                if tip.root != before && !self.touched.contains(&tree) {
-                    self.touched.push(tree);
-                }
-                Progress::Done
-            }
+            Ok(None) => Progress::Ended,
+            Ok(Some(())) => Progress::Done,
         }
     }
 }

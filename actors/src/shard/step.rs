@@ -3,7 +3,7 @@
 use crossbeam_epoch::Guard;
 use treering_engine::TreeId;
 use treering_engine::memory::Class;
-use treering_engine::tree::{self, Root};
+use treering_engine::tree::{self, Miss, Root};
 
 use super::apply::{Notes, apply};
 use super::messages::{Action, Request, ShardMessage};
@@ -225,28 +225,13 @@ impl Shard {
                 }
             }
         }
-        let Some(tip) = self.tips.get_mut(&tree) else {
-            return;
-        };
-        let mut store = TipStore {
-            memory: &self.shared.memory,
-            guard,
-            supply: &mut self.supply,
-            open: &mut self.open.pages,
-        };
-        let mut notes = Notes {
-            records: &mut self.open.records,
-            extents_added: &mut self.open.extents_added,
-            extents_unused: &mut self.open.extents_unused,
-        };
-        let before = tip.root;
-        match apply(&mut store, &mut tip.root, &mut request, &mut notes) {
+        let applied = self.change_tip(tree, guard, |store, root, notes| {
+            apply(store, root, &mut request, notes)
+        });
+        match applied {
             Err(miss) => self.park(ReadyRequest { request, held }, miss, outbox),
-            Ok(result) => {
-                // A root keeps its page while it is changed in place: then the tree is marked already.
-                if tip.root != before && !self.touched.contains(&tree) {
-                    self.touched.push(tree);
-                }
+            Ok(None) => {}
+            Ok(Some(result)) => {
                 self.open.operations += 1;
                 self.open.sync |= request.durability == Durability::Sync;
                 self.finish(&request, held);
@@ -292,6 +277,36 @@ impl Shard {
                 return;
             }
         }
+    }
+
+    /// Runs `change` on the tree's tip and notes whether it changed the tree. `None` if there is no such tip.
+    pub(super) fn change_tip<R>(
+        &mut self,
+        tree: TreeId,
+        guard: &Guard,
+        change: impl FnOnce(&mut TipStore<'_>, &mut Root, &mut Notes<'_>) -> Result<R, Miss>,
+    ) -> Result<Option<R>, Miss> {
+        let Some(tip) = self.tips.get_mut(&tree) else {
+            return Ok(None);
+        };
+        let mut store = TipStore {
+            memory: &self.shared.memory,
+            guard,
+            supply: &mut self.supply,
+            open: &mut self.open.pages,
+        };
+        let mut notes = Notes {
+            records: &mut self.open.records,
+            extents_added: &mut self.open.extents_added,
+            extents_unused: &mut self.open.extents_unused,
+        };
+        let before = tip.root;
+        let changed = change(&mut store, &mut tip.root, &mut notes)?;
+        // A root keeps its page while it is changed in place: then the tree is marked already.
+        if tip.root != before && !self.touched.contains(&tree) {
+            self.touched.push(tree);
+        }
+        Ok(Some(changed))
     }
 
     /// Answers a request that can't be run, after everything that was applied before it.
