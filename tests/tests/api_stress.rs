@@ -185,6 +185,57 @@ fn unchanging_snapshot(client: &Client, tree: &Tree) {
     }
 }
 
+/// Readers that all miss the same few pages, in one cache with writers and with scans that read ahead.
+#[test]
+fn readers_share_what_they_miss() {
+    const READERS: u64 = 12;
+    watched(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let db = small()
+            .durability(Durability::Buffered)
+            .open(directory.path())
+            .expect("it opens");
+        let tree = db.client().tree("accounts").expect("a tree");
+        let accounts = 4 * ACCOUNTS;
+        let all = (0..accounts).map(|number| (key(number), encode(number, number)));
+        for chunk in all.collect::<Vec<_>>().chunks(40) {
+            tree.send_batch(chunk.iter().map(|(key, value)| (key, value)))
+                .expect("sent")
+                .wait()
+                .expect("a batch");
+        }
+        let read = |number: u64| {
+            let value = tree.get(key(number)).expect("a read").expect("an account");
+            assert_eq!(decode(&value), number);
+        };
+        let rounds = from_environment("TREERING_STRESS_ROUNDS", 500);
+        std::thread::scope(|scope| {
+            for reader in 0..READERS {
+                let (tree, read) = (&tree, &read);
+                scope.spawn(move || {
+                    // Each reader draws the same numbers: whoever is late joins a read or finds its page.
+                    let mut random = Random(7);
+                    for round in 0..rounds {
+                        let (number, salt) = (random.below(accounts), random.next());
+                        read(number);
+                        if reader == 0 {
+                            tree.put(key(number), encode(number, salt)).expect("a put");
+                        } else if reader == 1 && round % 100 == 0 {
+                            assert_eq!(sum(tree).1, accounts);
+                        }
+                    }
+                });
+            }
+        });
+        let stats = db.stats();
+        assert!(
+            stats.evictions > 0 && stats.pages_read > 0,
+            "everything fitted the cache"
+        );
+        db.close().expect("a clean close");
+    });
+}
+
 #[test]
 fn counters_lose_no_increment() {
     watched(|| {

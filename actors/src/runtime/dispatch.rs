@@ -18,7 +18,7 @@ use crate::actor::{Actor, Nanos, Outbox};
 use crate::commit::{Commit, CommitMessage, LogTask};
 use crate::error::{Error, Result};
 use crate::flusher::{FileTask, Flusher, FlusherMessage};
-use crate::pager::{Pager, PagerMessage, Waiter};
+use crate::pager::{Begun, Pager, PagerMessage, Waiter};
 use crate::shard::{Request, Shard, ShardMessage};
 use crate::shared::{Shared, with_guard};
 
@@ -254,19 +254,49 @@ impl Runtime {
     }
 
     /// Brings a page into memory and holds it; the caller ends the hold.
+    ///
+    /// The calling thread, which would only wait, reads the page itself: with many readers, waking each of them from
+    /// the pager's thread is what would limit them.
     pub fn fetch(&self, reference: PageRef) -> Result<FrameId> {
-        let (sender, receiver) = oneshot::channel();
-        let message = PagerMessage::Fetch {
-            reference,
-            waiter: Waiter::Client(sender),
-        };
-        if self.sim.is_some() {
-            self.send_pager(message);
-        } else {
-            self.pager.request_blocking(message);
-            self.run_pager_inline();
+        let poisoned = || Err(Error::Closed);
+        match self.visit_pager(|pager, _| pager.begin(reference)) {
+            None => poisoned(),
+            Some(Begun::Here(frame)) => Ok(frame),
+            Some(Begun::Wait(receiver)) => self.wait_for_page(receiver),
+            Some(Begun::Own(read)) => {
+                if let Some(sim) = &self.sim
+                    && !sim.let_others_run(self)
+                {
+                    // The power is off.
+                    return Err(Error::Closed);
+                }
+                let done = read.execute();
+                self.visit_pager(|pager, outbox| pager.finish(done, outbox))
+                    .unwrap_or_else(poisoned)
+            }
         }
-        self.wait_for_page(receiver)
+    }
+
+    /// Runs a step of the pager that consists of `work`, in the calling thread, and sees to what follows from it.
+    fn visit_pager<R>(&self, work: impl FnOnce(&mut Pager, &mut Outbox) -> R) -> Option<R> {
+        let mut outbox = Outbox::default();
+        let mut kicks = Kicks::default();
+        let (result, step) =
+            self.pager
+                .visit(self.now(), &mut outbox, |outbox| kicks = self.post(outbox), work);
+        self.finish_step(&mut outbox);
+        if self.sim.is_none() {
+            // Whoever found the seat taken counts on this thread.
+            if self.pager.more(step) {
+                self.pager.sleeper.wake();
+            }
+            if !kicks.is_empty() {
+                // A shard may have joined the read, and the commit actor may wait for that shard.
+                self.see_to(kicks, &mut outbox);
+                self.leave_log_task();
+            }
+        }
+        result
     }
 
     /// A read takes longer than giving the core away a few times: the thread sleeps soon, and leaves the core to
@@ -301,46 +331,6 @@ impl Runtime {
             .into_iter()
             .map(|receiver| self.wait_for_page(receiver))
             .collect()
-    }
-
-    /// A single reader that misses while the pager is idle reads the page itself: no thread is woken.
-    fn run_pager_inline(&self) {
-        if !self.pager.sleeper.is_asleep() {
-            self.pager.sleeper.wake();
-            return;
-        }
-        let mut outbox = Outbox::default();
-        let mut operations = Vec::new();
-        let mut kicks = Kicks::default();
-        let stepped = self.pager.try_step(self.now(), &mut outbox, |outbox| {
-            operations.append(&mut outbox.operations);
-            kicks = self.post(outbox);
-        });
-        if stepped.is_none() {
-            self.pager.sleeper.wake();
-            return;
-        }
-        self.finish_step(&mut outbox);
-        // A fetch that found no frame asks the flusher for one, and waits for it.
-        self.see_to(kicks, &mut outbox);
-        if operations.len() > 1 {
-            self.operations().append(&mut operations);
-            self.pager.sleeper.wake();
-            return;
-        }
-        if let Some(operation) = operations.pop() {
-            let completion = operation.complete_blocking();
-            self.pager.tell(PagerMessage::Completed(completion));
-            self.see_to(
-                Kicks {
-                    pager: true,
-                    ..Kicks::default()
-                },
-                &mut outbox,
-            );
-        }
-        // A shard may have waited for the page, too, and the commit actor for that shard.
-        self.leave_log_task();
     }
 
     // ---- running actors ----

@@ -24,7 +24,7 @@ const LANE_MESSAGES_MAX: usize = 1024;
 /// What a step left.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
-    /// Whether the step took a message.
+    /// Whether the step took a message, or was somebody's visit.
     pub worked: bool,
     /// In how many nanoseconds the actor wants to be run again.
     pub deadline: Option<Nanos>,
@@ -129,13 +129,13 @@ impl<A: Actor> Seat<A> {
         send: impl FnOnce(&mut Outbox),
     ) -> Option<Step> {
         fence(Ordering::SeqCst);
-        let mut actor = match self.actor.try_lock() {
+        let actor = match self.actor.try_lock() {
             Ok(actor) => actor,
             Err(TryLockError::WouldBlock) => return None,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         };
         let mut worked = false;
-        let stepped = catch_unwind(AssertUnwindSafe(|| {
+        let (_, step) = self.run(actor, now, outbox, send, |actor, outbox| {
             for _ in 0..lane_max {
                 let Ok(message) = self.lane.1.try_recv() else {
                     break;
@@ -153,6 +153,37 @@ impl<A: Actor> Seat<A> {
                 worked = true;
                 actor.handle(message, now, outbox);
             }
+        });
+        Some(Step { worked, ..step })
+    }
+
+    /// Runs a step that consists of `work`, in the calling thread; waits for a step that is being run. For visits that
+    /// are shorter than waking anybody. The mail is left where it is: the caller sees to it (see [`more`](Self::more)),
+    /// since who found the seat taken relies on that.
+    ///
+    /// `None`: `work` panicked.
+    pub fn visit<R>(
+        &self,
+        now: Nanos,
+        outbox: &mut Outbox,
+        send: impl FnOnce(&mut Outbox),
+        work: impl FnOnce(&mut A, &mut Outbox) -> R,
+    ) -> (Option<R>, Step) {
+        self.run(self.lock(), now, outbox, send, work)
+    }
+
+    /// One step: `work`, the end of the batch, and the effects, with the seat taken.
+    fn run<R>(
+        &self,
+        mut actor: MutexGuard<'_, A>,
+        now: Nanos,
+        outbox: &mut Outbox,
+        send: impl FnOnce(&mut Outbox),
+        work: impl FnOnce(&mut A, &mut Outbox) -> R,
+    ) -> (Option<R>, Step) {
+        let mut result = None;
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            result = Some(work(&mut actor, outbox));
             actor.end_batch(now, outbox);
         }));
         if let Err(panic) = stepped {
@@ -165,7 +196,7 @@ impl<A: Actor> Seat<A> {
             }
         }
         let step = Step {
-            worked,
+            worked: true,
             deadline: actor.deadline(now),
             accepts: actor.accepts_requests(),
         };
@@ -176,7 +207,7 @@ impl<A: Actor> Seat<A> {
         send(outbox);
         drop(actor);
         fence(Ordering::SeqCst);
-        Some(step)
+        (result, step)
     }
 
     /// Whether messages came in that the step `step` has not taken: whoever ran it has to see to them.

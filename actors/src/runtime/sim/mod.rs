@@ -160,6 +160,22 @@ impl Sim {
         self.give_up(runtime, "an answer takes for ever")
     }
 
+    /// What happens while a client does something that takes time, in its own thread: a few steps, or none. False: the
+    /// power is off.
+    pub fn let_others_run(&self, runtime: &Runtime) -> bool {
+        let steps = {
+            let mut state = self.state();
+            let most = [1, 4, 32][state.random.below(3) as usize];
+            state.random.below(most)
+        };
+        for _ in 0..steps {
+            if !self.step(runtime) {
+                break;
+            }
+        }
+        self.is_powered()
+    }
+
     /// Runs steps until nothing is left to do, or the power is cut.
     pub fn settle(&self, runtime: &Runtime) {
         for _ in 0..STEPS_PER_ANSWER_MAX {

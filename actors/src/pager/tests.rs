@@ -1,0 +1,164 @@
+use treering_engine::PageRef;
+use treering_engine::memory::{Class, FrameId, Residency};
+use treering_io::SimDirectory;
+
+use super::{Begun, PagerMessage, Waiter};
+use crate::actor::{Actor, Outbox};
+use crate::client::Db;
+use crate::error::Error;
+use crate::flusher::FlusherMessage;
+use crate::options::Options;
+use crate::recovery;
+use crate::runtime::{Runtime, Sim, SimOptions};
+use crate::shared::with_guard;
+
+fn open(disk: &SimDirectory) -> Db {
+    let sim = Sim::new(disk, SimOptions::default());
+    let options = Options::new().cache_bytes(256 * 4096);
+    Db::start(
+        recovery::open_simulated(disk, &options, sim).expect("it opens"),
+        None,
+    )
+}
+
+/// A database that was opened again, and the root of its tree, which is not in memory.
+fn reopened() -> (Db, PageRef) {
+    let disk = SimDirectory::new(1);
+    let db = open(&disk);
+    let tree = db.client().tree("tree").expect("a tree");
+    tree.put(b"key", b"value").expect("a put");
+    drop(tree);
+    db.close().expect("a clean close");
+    let db = open(&disk);
+    let shared = &db.inner.runtime.shared;
+    let root = with_guard(&shared.memory, |guard| {
+        let directory = &shared.current.load(guard).directory;
+        let tree = directory.by_name("tree").expect("a tree");
+        tree.partitions[0].root.reference
+    });
+    assert_eq!(shared.memory.state(root.id), Residency::Absent);
+    (db, root)
+}
+
+fn begin(runtime: &Runtime, reference: PageRef, outbox: &mut Outbox) -> Begun {
+    let mut pager = runtime.pager.lock();
+    let begun = pager.begin(reference);
+    pager.end_batch(0, outbox);
+    begun
+}
+
+fn own(begun: Begun) -> super::read::OwnRead {
+    match begun {
+        Begun::Own(read) => read,
+        Begun::Here(_) | Begun::Wait(_) => panic!("the page was not absent"),
+    }
+}
+
+/// A second client, and one by message, that miss the page while it is read.
+fn join(runtime: &Runtime, reference: PageRef) -> Vec<oneshot::Receiver<Result<FrameId, Error>>> {
+    let mut outbox = Outbox::default();
+    let Begun::Wait(second) = begin(runtime, reference, &mut outbox) else {
+        panic!("the page is read twice");
+    };
+    let (sender, third) = oneshot::channel();
+    let waiter = Waiter::Client(sender);
+    runtime
+        .pager
+        .lock()
+        .handle(PagerMessage::Fetch { reference, waiter }, 0, &mut outbox);
+    runtime.pager.lock().end_batch(0, &mut outbox);
+    assert!(outbox.operations.is_empty(), "the page is read twice");
+    vec![second, third]
+}
+
+fn told(outbox: &mut Outbox) {
+    for (sender, result) in outbox.fetched.drain(..) {
+        sender.send(result).expect("somebody waits");
+    }
+}
+
+#[test]
+fn one_read_serves_all_who_miss_the_page() {
+    let (db, root) = reopened();
+    let runtime = &db.inner.runtime;
+    let memory = &runtime.shared.memory;
+    let mut outbox = Outbox::default();
+    let read = own(begin(runtime, root, &mut outbox));
+    let others = join(runtime, root);
+    let Residency::Loading(loading) = memory.state(root.id) else {
+        panic!("the page is not on its way");
+    };
+    let frame = runtime
+        .pager
+        .lock()
+        .finish(read.execute(), &mut outbox)
+        .expect("the page");
+    assert_eq!(frame, loading);
+    assert_eq!(memory.state(root.id), Residency::Resident(frame));
+    told(&mut outbox);
+    for other in others {
+        assert_eq!(other.try_recv().expect("an answer").expect("the page"), frame);
+    }
+    assert_eq!(memory.holds(frame), 3, "each of them holds the page");
+    let Begun::Here(found) = begin(runtime, root, &mut outbox) else {
+        panic!("a resident page is read again");
+    };
+    assert_eq!((found, memory.holds(frame)), (frame, 4));
+    with_guard(memory, |guard| (0..4).for_each(|_| memory.unhold(frame, guard)));
+}
+
+#[test]
+fn a_page_that_is_not_believed_is_refused_to_all_and_forgotten() {
+    let (db, root) = reopened();
+    let runtime = &db.inner.runtime;
+    let memory = &runtime.shared.memory;
+    let free = memory.free_frames();
+    let stale = PageRef {
+        birth: root.birth + 1,
+        ..root
+    };
+    let mut outbox = Outbox::default();
+    let read = own(begin(runtime, stale, &mut outbox));
+    let others = join(runtime, stale);
+    let refused = runtime.pager.lock().finish(read.execute(), &mut outbox);
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    told(&mut outbox);
+    for other in others {
+        let answer = other.try_recv().expect("an answer");
+        assert!(matches!(answer, Err(Error::Corrupt { .. })), "{answer:?}");
+    }
+    assert_eq!(memory.state(root.id), Residency::Absent);
+    assert_eq!(memory.free_frames(), free, "a frame was lost");
+}
+
+#[test]
+fn a_client_waits_for_a_frame_and_the_device_reads_for_it() {
+    let (db, root) = reopened();
+    let runtime = &db.inner.runtime;
+    let memory = &runtime.shared.memory;
+    let mut taken = Vec::new();
+    memory.allocate_many(Class::Reserve, memory.frames(), &mut taken);
+    let mut outbox = Outbox::default();
+    let Begun::Wait(waiting) = begin(runtime, root, &mut outbox) else {
+        panic!("there was a frame");
+    };
+    assert!(matches!(
+        outbox.flusher[..],
+        [FlusherMessage::Pressure { shard: None }]
+    ));
+    taken.into_iter().for_each(|frame| memory.release_now(frame));
+    let mut pager = runtime.pager.lock();
+    pager.handle(PagerMessage::FramesFreed, 0, &mut outbox);
+    pager.end_batch(0, &mut outbox);
+    let operation = outbox.operations.pop().expect("a read");
+    pager.handle(
+        PagerMessage::Completed(operation.complete_blocking()),
+        0,
+        &mut outbox,
+    );
+    drop(pager);
+    told(&mut outbox);
+    let frame = waiting.try_recv().expect("an answer").expect("the page");
+    assert_eq!(memory.state(root.id), Residency::Resident(frame));
+    with_guard(memory, |guard| memory.unhold(frame, guard));
+}
