@@ -73,6 +73,10 @@ pub enum Error {
     /// A shipped closure panicked; nothing of its request was applied.
     #[error("the closure passed to update panicked; its key is unchanged")]
     ClosurePanicked,
+    /// A closure given to [`update`](crate::Tree::update), or something that it drops or wakes, called the database and
+    /// would have waited for the step that it is part of. Nothing was done.
+    #[error("a closure that runs inside the database can't wait for it; nothing was done")]
+    WouldDeadlock,
     /// Another process, or another handle of this one, has the directory open.
     #[error("{path:?} is open already, here or in another process")]
     AlreadyOpen {

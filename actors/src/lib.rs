@@ -49,7 +49,7 @@ mod stats;
 mod ticket;
 mod value;
 
-pub use client::{Batch, Client, Db, Range, Snapshot, Tree};
+pub use client::{Batch, Client, Db, KeyBounds, Range, Snapshot, Tree};
 pub use error::{Error, Result};
 pub use options::{Durability, IoBackend, Options};
 pub use stats::Stats;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use treering_engine::ShardId;
 
@@ -69,11 +70,14 @@ pub(crate) fn ticket<T>(
     (Reply(Some(sender)), ticket)
 }
 
-/// The promise of an answer: block for it with [`wait`](Ticket::wait), or `.await` it, in any runtime.
+/// The promise of an answer: block for it with [`wait`](Ticket::wait), look with [`try_wait`](Ticket::try_wait), or
+/// `.await` it, in any runtime or none.
 ///
-/// A thread that waits may run the actors that its answer depends on; one that awaits leaves them to their own threads.
+/// A thread that waits may run the actors that its answer depends on; one that awaits or only looks leaves them to
+/// their own threads. Every ticket is answered: with the result of its request, or with [`Error::Closed`] when the
+/// database was closed before that.
 ///
-/// Dropping a ticket doesn't take the request back: it is carried out all the same.
+/// Dropping a ticket doesn't take the request back: it is carried out all the same, and its result is lost.
 #[must_use = "a ticket dropped unread hides whether the write succeeded"]
 pub struct Ticket<T> {
     receiver: oneshot::Receiver<Result<Outcome>>,
@@ -82,12 +86,23 @@ pub struct Ticket<T> {
     narrow: fn(Outcome) -> T,
 }
 
+impl Ticket<()> {
+    /// A ticket that is answered already.
+    pub(crate) fn done(runtime: &Arc<Runtime>) -> Ticket<()> {
+        let (reply, ticket) = ticket(runtime, None, |_| ());
+        reply.send(Ok(Outcome::Done));
+        ticket
+    }
+}
+
 impl<T> Ticket<T> {
     /// Blocks until the request was carried out and, under `Durability::Sync`, is durable.
     ///
     /// # Errors
-    /// Whatever the request met; [`Error::Closed`] when the database was closed before it was answered.
+    /// Whatever the request met; [`Error::Closed`] when the database was closed before it was answered;
+    /// [`Error::WouldDeadlock`] inside of an update closure, though the request itself is carried out.
     pub fn wait(self) -> Result<T> {
+        self.runtime.check_wait()?;
         let Ticket {
             receiver,
             runtime,
@@ -98,6 +113,33 @@ impl<T> Ticket<T> {
             .wait(receiver, shard)
             .unwrap_or(Err(Error::Closed))
             .map(narrow)
+    }
+
+    /// The answer, if it is there; never blocks. It is handed out once: afterwards the ticket is of no use, and says
+    /// [`Error::Closed`].
+    ///
+    /// # Errors
+    /// As [`wait`](Ticket::wait).
+    pub fn try_wait(&mut self) -> Result<Option<T>> {
+        match self.receiver.try_recv() {
+            Ok(answer) => answer.map(self.narrow).map(Some),
+            Err(oneshot::TryRecvError::Empty) => Ok(None),
+            Err(oneshot::TryRecvError::Disconnected) => Err(Error::Closed),
+        }
+    }
+
+    /// Blocks for the answer for at most `timeout`; `None` if it isn't there by then. As with
+    /// [`try_wait`](Ticket::try_wait), it is handed out once.
+    ///
+    /// # Errors
+    /// As [`wait`](Ticket::wait).
+    pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<T>> {
+        self.runtime.check_wait()?;
+        match self.runtime.wait_timeout(&self.receiver, timeout) {
+            Ok(answer) => answer.map(self.narrow).map(Some),
+            Err(oneshot::RecvTimeoutError::Timeout) => Ok(None),
+            Err(oneshot::RecvTimeoutError::Disconnected) => Err(Error::Closed),
+        }
     }
 }
 

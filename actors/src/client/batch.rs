@@ -107,11 +107,20 @@ impl Batch {
     /// The first bad argument of the batch, [`Error::TransactionTooLarge`], [`Error::CrossShard`], and as
     /// [`Tree::put`].
     pub fn commit(self) -> Result<()> {
-        self.send(true)?.wait()
+        self.dispatch(true)?.wait()
+    }
+
+    /// As [`commit`](Batch::commit), pipelined: the ticket tells when it is done. Batches and writes that one thread
+    /// sends take effect in that order where they concern the same key.
+    ///
+    /// # Errors
+    /// Bad arguments are reported at once, the rest by the ticket.
+    pub fn send(self) -> Result<Ticket<()>> {
+        self.dispatch(false)
     }
 
     /// Sends the batch. `wait`: the caller is going to wait for it at once.
-    pub(super) fn send(mut self, wait: bool) -> Result<Ticket<()>> {
+    fn dispatch(mut self, wait: bool) -> Result<Ticket<()>> {
         if let Some(error) = self.failure.take() {
             return Err(error);
         }
@@ -128,7 +137,13 @@ impl Batch {
             durability: self.durability,
             reply,
         };
-        self.inner.runtime.send(shard, request, wait);
+        if let Err(refused) = self.inner.runtime.send(shard, request, wait) {
+            if let Action::Batch { records } = refused.action {
+                // Its large values are given back by `drop`.
+                self.records = records;
+            }
+            return Err(Error::WouldDeadlock);
+        }
         Ok(ticket)
     }
 }

@@ -109,6 +109,7 @@ pub(crate) fn blobs_in(records: &[u8]) -> impl Iterator<Item = Extent> {
 impl Inner {
     /// Writes a value to extents of its own, durably, and returns the descriptor.
     pub(super) fn write_blob(self: &Arc<Inner>, value: &[u8]) -> Result<Vec<u8>> {
+        self.runtime.check_wait()?;
         let page_bytes = self.runtime.shared.settings.page_bytes;
         let pages = value.len().div_ceil(page_bytes) as u32;
         let shared = &self.runtime.shared;
@@ -162,6 +163,7 @@ impl Inner {
 
     /// Reads a blob whole. The caller holds a version that reaches it.
     pub(super) fn read_blob(&self, descriptor: &[u8]) -> Result<Value> {
+        self.runtime.check_wait()?;
         let corrupt = |extent: Option<Extent>, reason: &str| Error::Corrupt {
             file: DATA_FILE.into(),
             offset: extent.map_or(0, |extent| {

@@ -1,11 +1,10 @@
 //! The database and its clients: opening, closing, trees.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-
-use treering_io::DirectoryLock;
+use std::sync::Arc;
 
 use super::batch::Batch;
+use super::close::{Ending, Running, flush};
 use super::snapshot::Snapshot;
 use super::tree::Tree;
 use crate::commit::{CommitMessage, DROPPED_PREFIX};
@@ -13,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::options::{Durability, Options};
 use crate::recovery;
-use crate::runtime::{Runtime, Threads};
+use crate::runtime::Runtime;
 use crate::shard::{Action, Request};
 use crate::shared::with_guard;
 use crate::stats::Stats;
@@ -39,10 +38,8 @@ pub struct Client {
 /// What all handles of one database share.
 pub(crate) struct Inner {
     pub runtime: Arc<Runtime>,
-    threads: Mutex<Option<Threads>>,
     path: Option<PathBuf>,
-    /// Given back last, when no thread touches the files any more.
-    lock: Mutex<Option<DirectoryLock>>,
+    ending: Ending,
 }
 
 impl std::fmt::Debug for Inner {
@@ -81,9 +78,8 @@ impl Db {
         } = opened;
         let inner = Inner {
             runtime,
-            threads: Mutex::new(Some(threads)),
             path,
-            lock: Mutex::new(lock),
+            ending: Ending::new(Running { threads, lock }),
         };
         Db {
             inner: Arc::new(inner),
@@ -104,26 +100,46 @@ impl Db {
         self.inner.path.as_deref()
     }
 
-    /// Makes everything that was acknowledged before this call durable. With the log switched off this is a
-    /// checkpoint; in memory it does nothing.
+    /// Makes everything that was acknowledged before this call durable, and waits for that. With the log switched off
+    /// this is a checkpoint; in memory it does nothing.
     ///
     /// # Errors
-    /// [`Error::Poisoned`], [`Error::OutcomeUnknown`], [`Error::Closed`].
+    /// [`Error::Poisoned`], [`Error::OutcomeUnknown`], [`Error::Closed`], [`Error::WouldDeadlock`].
     pub fn flush(&self) -> Result<()> {
-        self.inner.flush()
+        self.inner.runtime.check_wait()?;
+        self.send_flush()?.wait()
     }
 
-    /// Writes a checkpoint: afterwards opening needs none of the log before it. Readers and writers go on.
+    /// As [`flush`](Db::flush), without waiting: the ticket tells when it is done.
     ///
     /// # Errors
-    /// [`Error::OutOfSpace`], [`Error::Io`], [`Error::Poisoned`], [`Error::Closed`].
+    /// [`Error::Poisoned`] and [`Error::Closed`] at once; the rest by the ticket.
+    pub fn send_flush(&self) -> Result<Ticket<()>> {
+        self.inner.runtime.shared.status.check_write()?;
+        flush(&self.inner.runtime)
+    }
+
+    /// Writes a checkpoint: afterwards opening needs none of the log before it. Readers and writers go on. Takes as long
+    /// as writing all pages that changed since the last one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfSpace`], [`Error::Io`], [`Error::Poisoned`], [`Error::Closed`], [`Error::WouldDeadlock`].
     pub fn checkpoint(&self) -> Result<()> {
+        self.inner.runtime.check_wait()?;
+        self.send_checkpoint()?.wait()
+    }
+
+    /// As [`checkpoint`](Db::checkpoint), without waiting: the ticket tells when it is done.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] and [`Error::Closed`] at once; the rest by the ticket.
+    pub fn send_checkpoint(&self) -> Result<Ticket<()>> {
         self.inner.runtime.shared.status.check_write()?;
         let (reply, ticket) = self.inner.ticket(|_| ());
         self.inner
             .runtime
             .send_flusher(FlusherMessage::Checkpoint { reply });
-        ticket.wait()
+        Ok(ticket)
     }
 
     /// Counters and gauges.
@@ -133,12 +149,13 @@ impl Db {
     }
 
     /// Carries out what was sent, makes it durable, writes a last checkpoint and ends all threads. Other handles
-    /// say [`Error::Closed`] afterwards. Dropping the last handle does the same silently.
+    /// say [`Error::Closed`] afterwards, and so do tickets of requests that came too late. Dropping the last handle does
+    /// the same, and leaves errors to `tracing`.
     ///
     /// # Errors
-    /// What kept the last writes from becoming durable.
+    /// What kept the last writes from becoming durable; [`Error::WouldDeadlock`] inside of an update closure.
     pub fn close(self) -> Result<()> {
-        self.inner.close()
+        self.inner.ending.close(&self.inner.runtime)
     }
 }
 
@@ -164,6 +181,7 @@ impl Client {
 
     fn create(&self, name: &str, must_be_new: bool) -> Result<Tree> {
         check_name(name)?;
+        self.inner.runtime.check_wait()?;
         self.inner.runtime.shared.status.check_write()?;
         let (reply, ticket) = self.inner.ticket(|_| ());
         self.inner.runtime.send_commit(CommitMessage::CreateTree {
@@ -200,23 +218,36 @@ impl Client {
         })
     }
 
-    /// Removes a tree with everything in it. Its space comes back in the background.
+    /// Removes a tree with everything in it, durably. Its space comes back in the background.
     ///
     /// # Errors
     /// [`Error::TreeNotFound`], and as [`Tree::put`].
     pub fn drop_tree(&self, name: &str) -> Result<()> {
+        self.drop_ticket(name, true)?.wait()
+    }
+
+    /// As [`drop_tree`](Client::drop_tree), pipelined.
+    ///
+    /// # Errors
+    /// [`Error::TreeNotFound`] at once, if there is no such tree now; else as [`Tree::send_put`].
+    pub fn send_drop_tree(&self, name: &str) -> Result<Ticket<()>> {
+        self.drop_ticket(name, false)
+    }
+
+    fn drop_ticket(&self, name: &str, wait: bool) -> Result<Ticket<()>> {
         let tree = self.open_tree(name)?;
         self.inner.runtime.shared.status.check_write()?;
         let shard = self.inner.owner(tree.id, &[])?;
-        let (reply, ticket) = ticket(&self.inner.runtime, Some(shard), |_| ());
+        let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
         let request = Request {
             tree: tree.id,
             action: Action::DropTree,
             durability: Durability::Sync,
             reply,
         };
-        self.inner.runtime.send(shard, request, true);
-        ticket.wait()
+        let sent = self.inner.runtime.send(shard, request, wait);
+        sent.map_err(|_| Error::WouldDeadlock)?;
+        Ok(ticket)
     }
 
     /// Names of all trees, in order.
@@ -277,104 +308,14 @@ impl Inner {
         ticket(&self.runtime, None, narrow)
     }
 
-    fn flush(&self) -> Result<()> {
-        self.runtime.shared.status.check_write()?;
-        self.flush_all()
-    }
-
-    fn flush_all(&self) -> Result<()> {
-        if self.runtime.shared.settings.in_memory {
-            return Ok(());
-        }
-        let (reply, ticket) = self.ticket(|_| ());
-        if self.runtime.shared.settings.log {
-            self.runtime.send_commit(CommitMessage::Flush { reply });
-        } else {
-            self.runtime.send_flusher(FlusherMessage::Checkpoint { reply });
-        }
-        ticket.wait()
-    }
-
-    /// Runs once; later calls find no threads.
-    fn close(&self) -> Result<()> {
-        let mut threads = self
-            .threads
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Some(running) = threads.take() else {
-            return Ok(());
-        };
-        // First: a buffered write that was taken after the last flush would be acknowledged and lost.
-        self.runtime.shared.status.close();
-        let result = self.drain();
-        running.stop(&self.runtime);
-        let mut lock = self
-            .lock
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        drop(lock.take());
-        result
-    }
-
     /// Ends a simulated database as a crash does: nothing is drained, nothing is written.
     pub(crate) fn abandon(&self) {
-        let mut threads = self
-            .threads
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        drop(threads.take());
-        self.runtime.shared.status.close();
-        let mut lock = self
-            .lock
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        drop(lock.take());
-    }
-
-    /// Waits until everything that was sent is carried out, then writes the last checkpoint.
-    fn drain(&self) -> Result<()> {
-        if let Some(cause) = self.runtime.shared.status.cause() {
-            return Err(Error::Poisoned { cause });
-        }
-        let mut result = Ok(());
-        for shard in 0..self.runtime.shards.len() {
-            let shard = treering_engine::ShardId(shard as u16);
-            let (reply, ticket) = ticket(&self.runtime, Some(shard), |_| ());
-            let action = Action::Batch { records: Vec::new() };
-            let tree = treering_engine::TreeId(0);
-            self.runtime.send(
-                shard,
-                Request {
-                    tree,
-                    action,
-                    durability: Durability::Sync,
-                    reply,
-                },
-                true,
-            );
-            result = result.and(ticket.wait());
-        }
-        result = result.and_then(|()| self.flush_all());
-        if self.runtime.shared.settings.in_memory || self.runtime.shared.status.is_poisoned() {
-            return result;
-        }
-        let (reply, ticket) = self.ticket(|_| ());
-        self.runtime.send_flusher(FlusherMessage::Close { reply });
-        // A checkpoint that fails for want of space leaves everything in the log: nothing is lost.
-        match ticket.wait() {
-            Err(Error::OutOfSpace { what }) => {
-                tracing::warn!(what, "no room for the last checkpoint; the log keeps everything");
-                result
-            }
-            other => result.and(other),
-        }
+        self.ending.abandon(&self.runtime);
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "closing the database failed");
-        }
+        self.ending.close_from_drop(&self.runtime);
     }
 }

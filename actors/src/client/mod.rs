@@ -5,8 +5,11 @@
 
 mod batch;
 mod blob;
+mod bounds;
+mod close;
 mod db;
 mod node_view;
+mod pipelined;
 mod range;
 mod read;
 mod snapshot;
@@ -15,6 +18,7 @@ mod write;
 
 pub use batch::Batch;
 pub(crate) use blob::{blob_extents, blobs_in};
+pub use bounds::KeyBounds;
 pub use db::{Client, Db};
 pub(crate) use node_view::NodeView;
 pub use range::Range;

@@ -8,6 +8,7 @@ use treering_engine::page::ValueRef;
 use treering_engine::tree::{Cursor, Miss};
 use treering_engine::{PageRef, TreeId};
 
+use super::bounds::OwnedBounds;
 use super::db::Inner;
 use super::node_view::NodeView;
 use super::read::{Held, HeldNodes, tree_of};
@@ -103,8 +104,7 @@ impl Range {
         inner: Arc<Inner>,
         version: Arc<Version>,
         tree: TreeId,
-        lower: Bound<Vec<u8>>,
-        upper: Bound<Vec<u8>>,
+        (lower, upper): OwnedBounds,
     ) -> Result<Range> {
         let state = tree_of(&version, tree)?;
         let first = match &lower {

@@ -1,12 +1,12 @@
 //! Snapshots: all trees at one instant.
 
-use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use super::bounds::KeyBounds;
 use super::db::Inner;
 use super::range::Range;
 use super::read::tree_of;
-use super::tree::{Tree, own};
+use super::tree::Tree;
 use crate::error::Result;
 use crate::shared::Version;
 use crate::value::Value;
@@ -54,16 +54,10 @@ impl Snapshot {
     ///
     /// # Errors
     /// As [`Tree::range`].
-    pub fn range<K: AsRef<[u8]>>(&self, tree: &Tree, bounds: impl RangeBounds<K>) -> Result<Range> {
+    pub fn range<K: AsRef<[u8]>>(&self, tree: &Tree, bounds: impl KeyBounds<K>) -> Result<Range> {
         self.inner.runtime.shared.status.check_read()?;
-        let (lower, upper) = (own(bounds.start_bound()), own(bounds.end_bound()));
-        Range::new(
-            Arc::clone(&self.inner),
-            Arc::clone(&self.version),
-            tree.id,
-            lower,
-            upper,
-        )
+        let version = Arc::clone(&self.version);
+        Range::new(Arc::clone(&self.inner), version, tree.id, bounds.to_bytes())
     }
 
     /// Number of keys that the tree had.

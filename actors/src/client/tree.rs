@@ -1,17 +1,18 @@
 //! One tree: everything that can be done with its keys.
 
-use std::ops::{Bound, ControlFlow, RangeBounds};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use treering_engine::TreeId;
 
 use super::batch::Batch;
+use super::bounds::{KeyBounds, OwnedBounds, of_prefix};
 use super::db::Inner;
 use super::range::Range;
 use super::read::tree_of;
 use crate::error::Result;
 use crate::options::Durability;
-use crate::shard::{Action, Condition};
+use crate::shard::{Action, Condition, UpdateFunction};
 use crate::shared::with_guard;
 use crate::ticket::{Outcome, Ticket};
 use crate::value::Value;
@@ -99,17 +100,15 @@ impl Tree {
     ///
     /// # Errors
     /// [`TreeNotFound`](crate::Error::TreeNotFound), [`Closed`](crate::Error::Closed). Reading errors come as items.
-    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl RangeBounds<K>) -> Result<Range> {
+    pub fn range<K: AsRef<[u8]>>(&self, bounds: impl KeyBounds<K>) -> Result<Range> {
+        self.range_of(bounds.to_bytes())
+    }
+
+    fn range_of(&self, bounds: OwnedBounds) -> Result<Range> {
         let shared = &self.inner.runtime.shared;
         shared.status.check_read()?;
         let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
-        Range::new(
-            Arc::clone(&self.inner),
-            version,
-            self.id,
-            own(bounds.start_bound()),
-            own(bounds.end_bound()),
-        )
+        Range::new(Arc::clone(&self.inner), version, self.id, bounds)
     }
 
     /// The entries whose keys begin with `prefix`.
@@ -117,8 +116,7 @@ impl Tree {
     /// # Errors
     /// As [`range`](Tree::range).
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Range> {
-        let prefix = prefix.as_ref();
-        self.range::<Vec<u8>>((Bound::Included(prefix.to_vec()), after_prefix(prefix)))
+        self.range_of(of_prefix(prefix.as_ref()))
     }
 
     /// Hands the entries whose keys lie in `bounds` to `visit`, in key order, until it breaks: the fastest way to
@@ -128,7 +126,7 @@ impl Tree {
     /// As [`get`](Tree::get).
     pub fn scan<K: AsRef<[u8]>>(
         &self,
-        bounds: impl RangeBounds<K>,
+        bounds: impl KeyBounds<K>,
         visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
         self.range(bounds)?.scan(visit)
@@ -139,7 +137,7 @@ impl Tree {
     /// # Errors
     /// As [`get`](Tree::get).
     pub fn first(&self) -> Result<Option<(Value, Value)>> {
-        self.range::<&[u8]>(..)?.next().transpose()
+        self.range(..)?.next().transpose()
     }
 
     /// The entry with the highest key.
@@ -147,7 +145,7 @@ impl Tree {
     /// # Errors
     /// As [`get`](Tree::get).
     pub fn last(&self) -> Result<Option<(Value, Value)>> {
-        self.range::<&[u8]>(..)?.next_back().transpose()
+        self.range(..)?.next_back().transpose()
     }
 
     /// Number of keys. O(1): it is kept with the root.
@@ -213,7 +211,7 @@ impl Tree {
         self.delete_ticket(key.as_ref(), true)?.wait()
     }
 
-    fn delete_ticket(&self, key: &[u8], wait: bool) -> Result<Ticket<bool>> {
+    pub(super) fn delete_ticket(&self, key: &[u8], wait: bool) -> Result<Ticket<bool>> {
         self.inner.check_key(key)?;
         let action = Action::Delete { key: key.into() };
         self.inner
@@ -247,106 +245,50 @@ impl Tree {
         key: impl AsRef<[u8]>,
         change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Result<()> {
-        self.inner
-            .update(self.id, key.as_ref(), Box::new(change), self.durability)
-    }
-
-    // ---- pipelined ----
-
-    /// Sends a write and returns at once: the ticket tells when it is done. Writes that one thread sends to one key
-    /// are carried out in that order. Blocks only while the owner's mailbox is full, and for large values, which
-    /// are written before they are named.
-    ///
-    /// # Errors
-    /// Bad arguments are reported at once, as by [`put`](Tree::put); the rest by the ticket.
-    pub fn send_put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<Ticket<()>> {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        self.inner
-            .send_put(self.id, key, value, Condition::None, self.durability, false)
-    }
-
-    /// As [`delete`](Tree::delete), pipelined.
-    ///
-    /// # Errors
-    /// As [`send_put`](Tree::send_put).
-    pub fn send_delete(&self, key: impl AsRef<[u8]>) -> Result<Ticket<bool>> {
-        self.delete_ticket(key.as_ref(), false)
-    }
-
-    /// Reads at the owner, after all writes that this thread has sent before; answered when those are published.
-    /// A plain [`get`](Tree::get) reads what is published already. The owner doesn't read large values (beyond a
-    /// quarter page): for those the ticket says `None`, as for absent keys; use [`get`](Tree::get) for them.
-    ///
-    /// # Errors
-    /// As [`send_put`](Tree::send_put).
-    pub fn send_get(&self, key: impl AsRef<[u8]>) -> Result<Ticket<Option<Value>>> {
-        let key = key.as_ref();
-        self.inner.check_key(key)?;
-        let action = Action::Get { key: key.into() };
-        self.inner.send(
+        self.inner.update(
             self.id,
-            key,
-            action,
-            Durability::Buffered,
-            false,
-            |outcome| match outcome {
-                Outcome::Value(value) => value,
-                _ => None,
-            },
+            key.as_ref(),
+            UpdateFunction::new(change),
+            self.durability,
         )
     }
 
-    /// As [`update`](Tree::update), pipelined. Neither old nor new value may be large (beyond a quarter page):
-    /// such an update changes nothing, and its ticket says `false`.
+    /// Writes many pairs as one: after a crash, and in every snapshot, either all are there or none. Of equal keys the
+    /// last wins.
     ///
     /// # Errors
-    /// As [`send_put`](Tree::send_put).
-    pub fn send_update(
-        &self,
-        key: impl AsRef<[u8]>,
-        change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send + 'static,
-    ) -> Result<Ticket<bool>> {
-        let key = key.as_ref();
-        self.inner.check_key(key)?;
-        let action = Action::Update {
-            key: key.into(),
-            function: Box::new(change),
-        };
-        self.inner
-            .send(self.id, key, action, self.durability, false, |outcome| {
-                !matches!(outcome, Outcome::IsBlob(_))
-            })
-    }
-
-    /// Writes many pairs as one: after a crash, and in every snapshot, either all are there or none.
-    ///
-    /// # Errors
-    /// [`TransactionTooLarge`](crate::Error::TransactionTooLarge) by the ticket, and as [`send_put`](Tree::send_put).
-    pub fn send_batch<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    /// [`TransactionTooLarge`](crate::Error::TransactionTooLarge), and as [`put`](Tree::put).
+    pub fn batch_set<K: AsRef<[u8]>, V: AsRef<[u8]>>(
         &self,
         pairs: impl IntoIterator<Item = (K, V)>,
-    ) -> Result<Ticket<()>> {
+    ) -> Result<()> {
+        self.batch_of_pairs(pairs).commit()
+    }
+
+    /// Removes many keys as one, as [`batch_set`](Tree::batch_set). Keys that aren't there are no error.
+    ///
+    /// # Errors
+    /// As [`batch_set`](Tree::batch_set).
+    pub fn batch_delete<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<()> {
+        self.batch_of_removals(keys).commit()
+    }
+
+    pub(super) fn batch_of_pairs<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        &self,
+        pairs: impl IntoIterator<Item = (K, V)>,
+    ) -> Batch {
         let mut batch = Batch::new(Arc::clone(&self.inner)).durability(self.durability);
         for (key, value) in pairs {
             batch.put(self, key, value);
         }
-        batch.send(false)
+        batch
     }
-}
 
-/// A bound of its own.
-pub(super) fn own<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<Vec<u8>> {
-    bound.map(|key| key.as_ref().to_vec())
-}
-
-/// The upper bound of the keys that begin with `prefix`.
-pub(super) fn after_prefix(prefix: &[u8]) -> Bound<Vec<u8>> {
-    let mut end = prefix.to_vec();
-    while let Some(last) = end.pop() {
-        if last < u8::MAX {
-            end.push(last + 1);
-            return Bound::Excluded(end);
+    pub(super) fn batch_of_removals<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Batch {
+        let mut batch = Batch::new(Arc::clone(&self.inner)).durability(self.durability);
+        for key in keys {
+            batch.delete(self, key);
         }
+        batch
     }
-    Bound::Unbounded
 }

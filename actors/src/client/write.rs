@@ -87,16 +87,18 @@ impl Inner {
         })?;
         // Who pipelines leaves the work to the shard's own thread, and goes on sending on another core.
         let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
-        self.runtime.send(
-            shard,
-            Request {
-                tree,
-                action,
-                durability,
-                reply,
-            },
-            wait,
-        );
+        let request = Request {
+            tree,
+            action,
+            durability,
+            reply,
+        };
+        if let Err(refused) = self.runtime.send(shard, request, wait) {
+            if let Some(descriptor) = refused.action.blob() {
+                self.release_blob(descriptor);
+            }
+            return Err(Error::WouldDeadlock);
+        }
         Ok(ticket)
     }
 
@@ -198,8 +200,7 @@ impl Inner {
     ) -> Result<()> {
         loop {
             let (current, expected) = self.current(tree, key)?;
-            let call = std::panic::AssertUnwindSafe(|| function(current.as_deref()));
-            let new = std::panic::catch_unwind(call).map_err(|_| Error::ClosurePanicked)?;
+            let new = function.call(current.as_deref())?;
             let new = new.map_or(Ok(Stored::Absent), |new| self.store(&new))?;
             if let Outcome::Swapped(Ok(())) = self.send_swap(tree, key, expected, new, durability)? {
                 return Ok(());

@@ -430,8 +430,10 @@ impl Replayer<'_> {
                 durability: Durability::Buffered,
                 reply,
             };
-            self.runtime.send(shard, request, false);
-            tickets.push(ticket);
+            match self.runtime.send(shard, request, false) {
+                Ok(()) => tickets.push(ticket),
+                Err(_) => drop(self.failure.get_or_insert(Error::WouldDeadlock)),
+            }
         }
         for ticket in tickets {
             if let Err(error) = ticket.wait() {
@@ -460,7 +462,9 @@ pub(super) fn resume_drops(runtime: &Arc<Runtime>) -> Result<()> {
             durability: Durability::Buffered,
             reply,
         };
-        runtime.send(owner, request, false);
+        runtime
+            .send(owner, request, false)
+            .map_err(|_| Error::WouldDeadlock)?;
         ticket.wait()?;
     }
     Ok(())

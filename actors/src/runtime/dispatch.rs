@@ -1,8 +1,8 @@
 //! Carrying out outboxes, and running actors on the way.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TrySendError;
@@ -11,6 +11,7 @@ use treering_engine::{PageRef, ShardId};
 use treering_io::{File, Operation};
 
 use super::files::LogFiles;
+use super::inside::is_inside;
 use super::seat::{Seat, Step};
 use super::sim::Sim;
 use super::waiting::{SPINS, YIELDS};
@@ -57,6 +58,10 @@ pub(crate) struct Runtime {
     operations: Mutex<Vec<Operation>>,
     file_tasks: Mutex<VecDeque<FileTask>>,
     pub(super) stopping: AtomicBool,
+    /// Whether the files are closed to clients. Those that read or write some on the way hold it shared, so that closing
+    /// waits for them. (Bad run: a client is about to write the log, the directory's lock is given back, and another
+    /// process recovers what this write then destroys.)
+    files_closed: RwLock<bool>,
     started: Instant,
     /// Threads that look for their answers before they sleep.
     yielding: AtomicUsize,
@@ -116,6 +121,7 @@ impl Runtime {
             operations: Mutex::default(),
             file_tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
+            files_closed: RwLock::new(false),
             started: Instant::now(),
             shared,
             yielding: AtomicUsize::new(0),
@@ -135,17 +141,54 @@ impl Runtime {
         &self.shards[usize::from(id.0)]
     }
 
+    /// The end, after that of the threads: nobody touches the files any more, and whoever still waits for an answer is
+    /// told that there will be none.
+    pub fn retire(&self) {
+        self.shards.iter().for_each(Seat::retire);
+        self.commit.retire();
+        self.flusher.retire();
+        self.pager.retire();
+        *self.files_closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+        drop(self.log_task().take());
+        self.operations().clear();
+        self.file_tasks().clear();
+    }
+
+    /// For a sender that finds the database closed: its message may have come too late to be dropped with the rest.
+    fn discard_what_came_late(&self) {
+        fence(Ordering::SeqCst);
+        self.shards.iter().for_each(Seat::discard_if_retired);
+        self.commit.discard_if_retired();
+        self.flusher.discard_if_retired();
+        self.pager.discard_if_retired();
+    }
+
     // ---- sending, for clients ----
 
     /// Leaves a request with a shard and makes sure that somebody runs it soon. `wait`: the caller will wait for
     /// the answer, and so runs the shard itself if nobody does.
-    pub fn send(&self, shard: ShardId, request: Request, wait: bool) {
+    ///
+    /// # Errors
+    /// The request, if its sender would have to wait and must not: see [`is_inside`].
+    pub fn send(
+        &self,
+        shard: ShardId,
+        request: Request,
+        wait: bool,
+    ) -> std::result::Result<(), Box<Request>> {
         let seat = self.shard(shard);
+        if wait && is_inside() {
+            return Err(Box::new(request));
+        }
         if let Some(sim) = &self.sim {
-            return sim.request(self, seat, ShardMessage::Request(request));
+            sim.request(self, seat, ShardMessage::Request(request));
+            return Ok(());
         }
         match seat.request(ShardMessage::Request(request)) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(ShardMessage::Request(request))) if is_inside() => {
+                return Err(Box::new(request));
+            }
             Err(TrySendError::Full(message)) => {
                 seat.sleeper.wake();
                 seat.request_blocking(message);
@@ -153,7 +196,9 @@ impl Runtime {
         }
         if !wait {
             seat.sleeper.wake();
+            seat.discard_if_retired();
         }
+        Ok(())
     }
 
     /// Leaves a message with the commit actor, on behalf of a client.
@@ -175,13 +220,15 @@ impl Runtime {
             message
         {
             self.flusher.tell(message);
-            return self.flusher.sleeper.wake();
+            self.flusher.sleeper.wake();
+            return self.flusher.discard_if_retired();
         }
         if let Some(sim) = &self.sim {
             return sim.request(self, &self.flusher, message);
         }
         self.flusher.request_blocking(message);
         self.flusher.sleeper.wake();
+        self.flusher.discard_if_retired();
     }
 
     /// Leaves a message with the pager, on behalf of a client.
@@ -191,6 +238,15 @@ impl Runtime {
         }
         self.pager.request_blocking(message);
         self.pager.sleeper.wake();
+        self.pager.discard_if_retired();
+    }
+
+    /// Whether the calling thread may wait for an answer: see [`is_inside`].
+    pub fn check_wait(&self) -> Result<()> {
+        if is_inside() {
+            return Err(Error::WouldDeadlock);
+        }
+        Ok(())
     }
 
     /// Waits for an answer. If nobody runs the shard that has to give it, the caller does, and then the commit
@@ -203,6 +259,7 @@ impl Runtime {
             return sim.wait(self, &receiver);
         }
         if self.stopping.load(Ordering::SeqCst) {
+            self.discard_what_came_late();
             return receiver.try_recv().ok();
         }
         if let Some(shard) = shard {
@@ -238,6 +295,18 @@ impl Runtime {
         }
     }
 
+    /// Waits for an answer for a limited time, and leaves the work to the actors' threads, since it has no limit.
+    pub fn wait_timeout<T>(
+        &self,
+        receiver: &oneshot::Receiver<T>,
+        timeout: Duration,
+    ) -> std::result::Result<T, oneshot::RecvTimeoutError> {
+        match &self.sim {
+            Some(sim) => sim.wait_timeout(self, receiver, timeout),
+            None => receiver.recv_timeout(timeout),
+        }
+    }
+
     /// Sleeps until the answer is there, or will never come.
     fn sleep_for<T>(&self, receiver: &oneshot::Receiver<T>) -> Option<T> {
         loop {
@@ -258,6 +327,7 @@ impl Runtime {
     /// The calling thread, which would only wait, reads the page itself: with many readers, waking each of them from
     /// the pager's thread is what would limit them.
     pub fn fetch(&self, reference: PageRef) -> Result<FrameId> {
+        self.check_wait()?;
         let poisoned = || Err(Error::Closed);
         match self.visit_pager(|pager, _| pager.begin(reference)) {
             None => poisoned(),
@@ -283,7 +353,7 @@ impl Runtime {
         let mut kicks = Kicks::default();
         let (result, step) =
             self.pager
-                .visit(self.now(), &mut outbox, |outbox| kicks = self.post(outbox), work);
+                .visit(self.now(), &mut outbox, |outbox| kicks = self.post(outbox), work)?;
         self.finish_step(&mut outbox);
         if self.sim.is_none() {
             // Whoever found the seat taken counts on this thread.
@@ -312,6 +382,9 @@ impl Runtime {
 
     /// Brings several pages into memory at once, each held.
     pub fn fetch_all(&self, references: &[PageRef]) -> Vec<Result<FrameId>> {
+        if let Err(error) = self.check_wait() {
+            return vec![Err(error); references.len()];
+        }
         let mut receivers = Vec::with_capacity(references.len());
         for &reference in references {
             let (sender, receiver) = oneshot::channel();
@@ -506,6 +579,8 @@ impl Runtime {
         if inline && !self.commit.sleeper.is_asleep() {
             return false;
         }
+        // Before the task is taken: closing takes away what nobody has taken up.
+        let files_closed = self.files_closed.read().unwrap_or_else(PoisonError::into_inner);
         let Some(task) = self.log_task().take() else {
             return false;
         };
@@ -513,6 +588,7 @@ impl Runtime {
             Some(files) => files.execute(&task),
             None => Ok(()),
         };
+        drop(files_closed);
         let buffer = task.write.map(|write| write.buffer);
         self.commit.tell(CommitMessage::LogDone { result, buffer });
         self.run_commit();

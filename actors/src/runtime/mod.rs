@@ -6,6 +6,7 @@
 //! | [`dispatch`](dispatch) | carrying out an outbox, and running actors on the way |
 //! | [`waiting`](waiting) | spin, yield, sleep: the one place where threads wait |
 //! | [`threads`](threads) | the dedicated thread of each actor |
+//! | [`inside`](inside) | whether user code that wants to wait is part of a step |
 //! | [`sim`](sim) | the same actors in one thread, from one seed |
 //! | [`files`](files) | log segments and slow work on files |
 //!
@@ -17,6 +18,7 @@
 
 mod dispatch;
 mod files;
+mod inside;
 mod seat;
 mod sim;
 mod threads;
@@ -24,6 +26,7 @@ mod waiting;
 
 pub(crate) use dispatch::Runtime;
 pub(crate) use files::LogFiles;
+pub(crate) use inside::is_inside;
 pub(crate) use sim::Sim;
 pub use sim::{Planted, SimOptions};
-pub(crate) use threads::Threads;
+pub(crate) use threads::{Threads, spawn_detached};

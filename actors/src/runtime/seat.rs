@@ -6,14 +6,20 @@
 //! in meanwhile. Between push and attempt, and between giving back and looking, stands a sequentially
 //! consistent fence: so of a sender that found the seat taken and the one that gave it back, at least one
 //! sees the message.
+//!
+//! # The end
+//! [`Seat::retire`] drops the actor, with every reply that it holds: whoever waits for one is told that there will be
+//! none. What is in the mailboxes is dropped too, and what is sent later, by the sender ([`Seat::discard_if_retired`])
+//! or by whoever tries a step: of `retire` and a sender at least one finds the message, by the same two fences.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use super::inside::Inside;
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::runtime::waiting::Sleeper;
 use crate::shared::Shared;
@@ -35,7 +41,9 @@ pub(crate) struct Step {
 /// An actor with its mailboxes and the flag of its thread.
 pub(crate) struct Seat<A: Actor> {
     shared: Arc<Shared>,
-    actor: Mutex<A>,
+    /// `None` after the end.
+    actor: Mutex<Option<A>>,
+    retired: AtomicBool,
     /// From clients: bounded, senders wait.
     requests: (Sender<A::Message>, Receiver<A::Message>),
     /// From actors: bounded by what may be under way, senders never wait (rule R14).
@@ -58,7 +66,8 @@ impl<A: Actor> Seat<A> {
     ) -> Seat<A> {
         Seat {
             shared: Arc::clone(shared),
-            actor: Mutex::new(actor),
+            actor: Mutex::new(Some(actor)),
+            retired: AtomicBool::new(false),
             requests: bounded(requests_max),
             lane: bounded(lane_max),
             requests_per_step,
@@ -153,7 +162,7 @@ impl<A: Actor> Seat<A> {
                 worked = true;
                 actor.handle(message, now, outbox);
             }
-        });
+        })?;
         Some(Step { worked, ..step })
     }
 
@@ -161,29 +170,35 @@ impl<A: Actor> Seat<A> {
     /// are shorter than waking anybody. The mail is left where it is: the caller sees to it (see [`more`](Self::more)),
     /// since who found the seat taken relies on that.
     ///
-    /// `None`: `work` panicked.
+    /// `None` instead of a result: `work` panicked. `None` at all: the actor has ended.
     pub fn visit<R>(
         &self,
         now: Nanos,
         outbox: &mut Outbox,
         send: impl FnOnce(&mut Outbox),
         work: impl FnOnce(&mut A, &mut Outbox) -> R,
-    ) -> (Option<R>, Step) {
-        self.run(self.lock(), now, outbox, send, work)
+    ) -> Option<(Option<R>, Step)> {
+        self.run(self.guard(), now, outbox, send, work)
     }
 
     /// One step: `work`, the end of the batch, and the effects, with the seat taken.
     fn run<R>(
         &self,
-        mut actor: MutexGuard<'_, A>,
+        mut seat: MutexGuard<'_, Option<A>>,
         now: Nanos,
         outbox: &mut Outbox,
         send: impl FnOnce(&mut Outbox),
         work: impl FnOnce(&mut A, &mut Outbox) -> R,
-    ) -> (Option<R>, Step) {
+    ) -> Option<(Option<R>, Step)> {
+        let Some(actor) = seat.as_mut() else {
+            drop(seat);
+            self.discard_if_retired();
+            return None;
+        };
+        let inside = Inside::enter();
         let mut result = None;
         let stepped = catch_unwind(AssertUnwindSafe(|| {
-            result = Some(work(&mut actor, outbox));
+            result = Some(work(actor, outbox));
             actor.end_batch(now, outbox);
         }));
         if let Err(panic) = stepped {
@@ -205,9 +220,10 @@ impl<A: Actor> Seat<A> {
             .map_or(Nanos::MAX, |deadline| now.saturating_add(deadline));
         self.next_deadline.store(next, Ordering::Relaxed);
         send(outbox);
-        drop(actor);
+        drop(inside);
+        drop(seat);
         fence(Ordering::SeqCst);
-        (result, step)
+        Some((result, step))
     }
 
     /// Whether messages came in that the step `step` has not taken: whoever ran it has to see to them.
@@ -241,10 +257,60 @@ impl<A: Actor> Seat<A> {
         (next != Nanos::MAX).then_some(next)
     }
 
-    /// The actor itself, for opening, closing and tests. Waits for a step that is being run.
-    pub fn lock(&self) -> MutexGuard<'_, A> {
+    /// Looks at the actor itself, for tests. Waits for a step that is being run. `None` after the end.
+    pub fn with<R>(&self, look: impl FnOnce(&A) -> R) -> Option<R> {
+        self.guard().as_ref().map(look)
+    }
+
+    /// Ends the actor after the step that is being run: everything that it holds and that was sent to it is dropped.
+    pub fn retire(&self) {
+        let actor = self.guard().take();
+        self.retired.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        drop(actor);
+        self.discard();
+    }
+
+    /// For senders, after a fence that comes after the push: drops what nobody will take any more.
+    pub fn discard_if_retired(&self) {
+        if self.retired.load(Ordering::Relaxed) {
+            self.discard();
+        }
+    }
+
+    fn discard(&self) {
+        while self.requests.1.try_recv().is_ok() || self.lane.1.try_recv().is_ok() {}
+    }
+
+    /// The actor itself, for tests of its messages. Waits for a step that is being run.
+    #[cfg(test)]
+    pub fn lock(&self) -> impl std::ops::DerefMut<Target = A> {
+        ActorGuard(self.guard())
+    }
+
+    fn guard(&self) -> MutexGuard<'_, Option<A>> {
         self.actor
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// An actor that has not ended.
+#[cfg(test)]
+struct ActorGuard<'s, A>(MutexGuard<'s, Option<A>>);
+
+#[cfg(test)]
+impl<A> std::ops::Deref for ActorGuard<'_, A> {
+    type Target = A;
+
+    fn deref(&self) -> &A {
+        self.0.as_ref().expect("the actor has not ended")
+    }
+}
+
+#[cfg(test)]
+impl<A> std::ops::DerefMut for ActorGuard<'_, A> {
+    fn deref_mut(&mut self) -> &mut A {
+        self.0.as_mut().expect("the actor has not ended")
     }
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use treering_io::{Completion, Device, Operation, Wait};
 
 use super::dispatch::Runtime;
+use super::inside::Inside;
 use super::seat::Seat;
 use super::waiting::Idle;
 use crate::actor::{Actor, Outbox};
@@ -76,11 +77,10 @@ impl Threads {
         body: impl FnOnce(&Runtime) + Send + 'static,
     ) -> io::Result<()> {
         let runtime = Arc::clone(runtime);
-        self.0.push(
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || body(&runtime))?,
-        );
+        self.0.push(std::thread::Builder::new().name(name).spawn(move || {
+            let _inside = Inside::enter();
+            body(&runtime);
+        })?);
         Ok(())
     }
 
@@ -99,6 +99,14 @@ impl Threads {
             }
         }
     }
+}
+
+/// Runs `body` on a thread of its own, which nobody waits for.
+pub(crate) fn spawn_detached(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(body)
+        .map(drop)
 }
 
 /// The life of an actor's thread: work, look again a few times, sleep.

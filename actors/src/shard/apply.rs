@@ -3,7 +3,6 @@
 //! A miss leaves everything as it was. The log record is written exactly when the tree changed.
 
 use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use treering_engine::Extent;
 use treering_engine::TreeId;
@@ -11,8 +10,9 @@ use treering_engine::log::{Record, RecordWriter};
 use treering_engine::page::{self, ValueRef};
 use treering_engine::tree::{self, Change, Decision, Miss, Root};
 
-use super::messages::{Action, Condition, Request, Stored, UpdateFunction, ValueKind};
+use super::messages::{Action, Condition, Request, Stored, ValueKind};
 use super::store::TipStore;
+use super::update::UpdateFunction;
 use crate::client::blob_extents;
 use crate::error::{Error, Result};
 use crate::ticket::Outcome;
@@ -176,8 +176,8 @@ fn update(
             Some(ValueRef::Inline(bytes)) => Some(bytes),
             None => None,
         };
-        match catch_unwind(AssertUnwindSafe(|| function(old))) {
-            Err(_) => (Decision::Keep, Some(Err(Error::ClosurePanicked))),
+        match function.call(old) {
+            Err(error) => (Decision::Keep, Some(Err(error))),
             Ok(Some(new)) if new.len() > inline_max => (Decision::Keep, None),
             Ok(Some(new)) => {
                 notes.put(tree, key, ValueRef::Inline(&new));
@@ -190,7 +190,7 @@ fn update(
         notes.delete(tree, key);
     }
     Ok(outcome.unwrap_or_else(|| {
-        let spent: UpdateFunction = Box::new(|_| None);
+        let spent = UpdateFunction::new(|_| None);
         Ok(Outcome::IsBlob(Some(std::mem::replace(function, spent))))
     }))
 }

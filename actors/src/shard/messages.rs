@@ -5,6 +5,7 @@ use std::fmt;
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageRef, TreeId};
 
+use super::update::UpdateFunction;
 use crate::error::Error;
 use crate::options::Durability;
 use crate::ticket::Reply;
@@ -47,10 +48,6 @@ pub(crate) enum Condition {
     /// The key must be there.
     Present,
 }
-
-/// A shipped closure: old value in, new value (or none: delete) out. Runs on the owner's thread; it is called
-/// again only where a blob is involved and another writer came first.
-pub(crate) type UpdateFunction = Box<dyn FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send>;
 
 /// What to do with one key, or several.
 pub(crate) enum Action {

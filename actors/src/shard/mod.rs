@@ -31,11 +31,11 @@ mod reclaim;
 mod state;
 mod step;
 mod store;
+mod update;
 
-pub(crate) use messages::{
-    Action, Condition, Pair, Request, ShardMessage, Stored, UpdateFunction, ValueKind,
-};
+pub(crate) use messages::{Action, Condition, Pair, Request, ShardMessage, Stored, ValueKind};
 pub(crate) use state::Shard;
+pub(crate) use update::UpdateFunction;
 
 /// Most frozen batches of one shard that are not published yet.
 pub(crate) const UNPUBLISHED_BATCHES_MAX: u32 = 64;

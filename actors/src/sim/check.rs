@@ -63,9 +63,13 @@ pub fn check(db: &Db) -> std::result::Result<(), String> {
     let in_hand: BTreeSet<PageId> = runtime
         .shards
         .iter()
-        .flat_map(|seat| seat.lock().ids_in_hand().to_vec())
+        .filter_map(|seat| seat.with(|shard| shard.ids_in_hand().to_vec()))
+        .flatten()
         .collect();
-    runtime.flusher.lock().audit(&reachable, &in_hand)
+    let audit = runtime
+        .flusher
+        .with(|flusher| flusher.audit(&reachable, &in_hand));
+    audit.unwrap_or_else(|| Err(Error::Closed.to_string()))
 }
 
 fn copy(runtime: &Runtime, root: PageRef, copies: &mut Copies) -> Result<()> {

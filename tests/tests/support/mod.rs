@@ -9,6 +9,11 @@ use std::time::Duration;
 
 use treering::Options;
 
+mod futures;
+
+#[allow(unused_imports, reason = "not each test program awaits anything")]
+pub use futures::block_on;
+
 #[path = "../../src/bin/child/operations.rs"]
 pub mod operations;
 

@@ -28,6 +28,7 @@ mod random;
 mod schedule;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use treering_io::{Completion, SimDevice, SimDirectory};
 
@@ -174,6 +175,28 @@ impl Sim {
             }
         }
         self.is_powered()
+    }
+
+    /// Runs steps until the answer is there or virtual time has passed `timeout`.
+    pub fn wait_timeout<T>(
+        &self,
+        runtime: &Runtime,
+        receiver: &oneshot::Receiver<T>,
+        timeout: Duration,
+    ) -> Result<T, oneshot::RecvTimeoutError> {
+        let until = self.now().saturating_add(timeout.as_nanos() as Nanos);
+        loop {
+            match receiver.try_recv() {
+                Ok(answer) => return Ok(answer),
+                Err(oneshot::TryRecvError::Disconnected) => {
+                    return Err(oneshot::RecvTimeoutError::Disconnected);
+                }
+                Err(oneshot::TryRecvError::Empty) => {}
+            }
+            if self.now() >= until || !self.step(runtime) {
+                return Err(oneshot::RecvTimeoutError::Timeout);
+            }
+        }
     }
 
     /// Runs steps until nothing is left to do, or the power is cut.

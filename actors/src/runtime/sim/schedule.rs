@@ -340,7 +340,7 @@ fn describe<A: Actor>(
     seat: &Seat<A>,
     line: &mut impl FnMut(&str, usize, usize, bool, Option<Nanos>),
 ) {
-    let accepts = seat.lock().accepts_requests();
+    let accepts = seat.with(Actor::accepts_requests).unwrap_or(false);
     line(
         name,
         seat.lane_length(),
@@ -352,6 +352,6 @@ fn describe<A: Actor>(
 
 /// Whether a step of the actor would do something.
 fn is_ready<A: Actor>(seat: &Seat<A>, now: Nanos) -> bool {
-    let accepts = seat.lock().accepts_requests();
+    let accepts = seat.with(Actor::accepts_requests).unwrap_or(false);
     seat.has_work(accepts) || seat.next_deadline().is_some_and(|deadline| deadline <= now)
 }
