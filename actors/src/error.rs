@@ -57,6 +57,26 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// No named snapshot has this name.
+    #[error("there is no named snapshot {name:?}")]
+    SnapshotNotFound {
+        /// The name.
+        name: String,
+    },
+    /// `create_named_snapshot` with a name that is taken.
+    #[error("there is a named snapshot {name:?} already")]
+    SnapshotExists {
+        /// The name.
+        name: String,
+    },
+    /// A name of a snapshot that can't be stored.
+    #[error("the snapshot name {name:?} can't be used: {reason}")]
+    SnapshotNameInvalid {
+        /// The refused name.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
     /// A batch that doesn't fit the log or the cache; nothing of it was applied.
     #[error("the batch needs {needed} {unit}, more than the {limit} that one commit may take")]
     TransactionTooLarge {

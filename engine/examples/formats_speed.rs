@@ -108,7 +108,7 @@ fn space_map() {
     });
     map.release(rest).expect("allocated");
     map.freeze();
-    let mut encoder = ImageEncoder::new(Directory::new(), &map);
+    let mut encoder = ImageEncoder::new(Directory::new(), Vec::new(), &map);
     let bytes = encoder.encoded_bytes(&map);
     let mut image = vec![0; bytes as usize];
     let blocks = u64::from(file_pages) / 32_768;

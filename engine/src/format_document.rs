@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 use crate::BLOCK_BYTES;
-use crate::image::{RawImageHeader, RawPartition, RawTree};
+use crate::image::{RawImageHeader, RawKept, RawPartition, RawSnapshot, RawTree};
 use crate::log::group::RawHeader;
 use crate::log::record;
 use crate::log::segment::RawSegmentHeader;
@@ -122,7 +122,7 @@ fn the_checkpoint_image() {
             tree_count,
             reachable_pages,
             file_pages,
-            reserved
+            snapshot_count
         }),
     );
     compare(
@@ -144,6 +144,16 @@ fn the_checkpoint_image() {
             height
         }),
     );
+    compare(
+        "snapshot",
+        &fields!(RawSnapshot {
+            seq,
+            kept_count,
+            tree_count,
+            name_bytes
+        }),
+    );
+    compare("kept", &fields!(RawKept { born, start, pages }));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::{BLOCK_BYTES, Extent, Lsn, PAGE_BYTES_MAX, PageId, Seq, Stamp, TreeId
 /// The first bytes of every Treering data file.
 pub const SUPERBLOCK_MAGIC: [u8; 8] = *b"TREERING";
 /// The format that this code writes, and the only one that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Most extents that a checkpoint image may be scattered over.
 pub const IMAGE_EXTENTS_MAX: usize = 64;
 /// Smallest page of a database (tests of pages alone use smaller ones).

@@ -94,11 +94,11 @@ fn damage_newer_formats_and_foreign_files_are_told_apart() {
         };
         assert_eq!(Superblock::decode(&damaged), Err(expected), "byte {at}");
     }
-    let newer = forged(|block| block[8] = 2);
+    let newer = forged(|block| block[8] = 3);
     assert_eq!(
         Superblock::decode(&newer),
         Err(SuperblockDefect::UnsupportedFormat {
-            found: 2,
+            found: 3,
             supported: FORMAT_VERSION
         })
     );
@@ -215,7 +215,7 @@ fn golden_bytes() {
     let block = superblock(6).encode();
     let expected = [
         &b"TREERING"[..],
-        &1u32.to_le_bytes(),
+        &2u32.to_le_bytes(),
         &8_192u32.to_le_bytes(),
         b"0123456789abcdef",
         &6u64.to_le_bytes(),

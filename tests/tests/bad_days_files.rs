@@ -227,7 +227,7 @@ fn newer_formats_and_wrong_page_sizes() {
                     refused,
                     Error::UnsupportedFormat {
                         found: 7,
-                        supported: 1
+                        supported: 2
                     }
                 ),
                 "{refused:?}"

@@ -21,6 +21,9 @@ use crate::ticket::{Outcome, Ticket, ticket};
 /// Longest name of a tree, bytes.
 const TREE_NAME_BYTES_MAX: usize = 1024;
 
+/// Longest name of a snapshot, bytes.
+const SNAPSHOT_NAME_BYTES_MAX: usize = 1024;
+
 /// An open database. Cheap to clone; closed by [`close`](Db::close), or when the last handle of any kind is
 /// dropped.
 #[derive(Clone, Debug)]
@@ -140,6 +143,73 @@ impl Db {
             .runtime
             .send_flusher(FlusherMessage::Checkpoint { reply });
         Ok(ticket)
+    }
+
+    /// Takes a snapshot of all trees that survives reopening, until it is dropped by name. Writes a checkpoint, and
+    /// returns when that is durable: readers and writers go on meanwhile, and what they write until it begins may be in
+    /// the snapshot; what was acknowledged before this call is.
+    ///
+    /// As long as it exists, the pages that it alone reaches stay on disk: at most one old copy of what was changed
+    /// since.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotExists`], [`Error::SnapshotNameInvalid`]; [`Error::OutOfSpace`] for more than 1024 of them too;
+    /// [`Error::Io`], [`Error::Poisoned`], [`Error::Closed`]. If the database was poisoned or the process killed
+    /// meanwhile, the snapshot may be there after reopening.
+    pub fn create_named_snapshot(&self, name: &str) -> Result<Snapshot> {
+        check_snapshot_name(name)?;
+        self.inner.runtime.shared.status.check_write()?;
+        let name = Arc::from(name);
+        let version = self
+            .inner
+            .ask_flusher(|reply| FlusherMessage::CreateNamed { name, reply })??;
+        Ok(Snapshot {
+            inner: Arc::clone(&self.inner),
+            version,
+        })
+    }
+
+    /// The snapshot that was given this name. O(named snapshots).
+    ///
+    /// # Errors
+    /// [`Error::SnapshotNotFound`], [`Error::Closed`].
+    pub fn named_snapshot(&self, name: &str) -> Result<Snapshot> {
+        self.inner.runtime.shared.status.check_read()?;
+        let mut named = self
+            .inner
+            .ask_flusher(|reply| FlusherMessage::ListNamed { reply })?;
+        let version = named
+            .remove(name)
+            .ok_or_else(|| Error::SnapshotNotFound { name: name.into() })?;
+        Ok(Snapshot {
+            inner: Arc::clone(&self.inner),
+            version,
+        })
+    }
+
+    /// Names of all named snapshots, in byte order.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn named_snapshot_names(&self) -> Result<Vec<String>> {
+        self.inner.runtime.shared.status.check_read()?;
+        let named = self
+            .inner
+            .ask_flusher(|reply| FlusherMessage::ListNamed { reply })?;
+        Ok(named.into_keys().map(|name| name.to_string()).collect())
+    }
+
+    /// Drops a named snapshot. Writes a checkpoint, and returns when that is durable: then exactly the pages that only
+    /// this snapshot held are free, or will be when the last [`Snapshot`] of it is gone.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotNotFound`]; [`Error::OutOfSpace`], [`Error::Io`], [`Error::Poisoned`], [`Error::Closed`]. After
+    /// an error of the last four it is still there, or after reopening at the latest either there or gone.
+    pub fn drop_named_snapshot(&self, name: &str) -> Result<()> {
+        self.inner.runtime.shared.status.check_write()?;
+        let name = Arc::from(name);
+        self.inner
+            .ask_flusher(|reply| FlusherMessage::DropNamed { name, reply })?
     }
 
     /// Counters and gauges.
@@ -303,7 +373,28 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+fn check_snapshot_name(name: &str) -> Result<()> {
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if name.len() > SNAPSHOT_NAME_BYTES_MAX {
+        "it is longer than 1024 bytes"
+    } else {
+        return Ok(());
+    };
+    Err(Error::SnapshotNameInvalid {
+        name: name.into(),
+        reason,
+    })
+}
+
 impl Inner {
+    /// Sends the flusher a question and waits for the answer.
+    fn ask_flusher<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> FlusherMessage) -> Result<T> {
+        let (sender, receiver) = oneshot::channel();
+        self.runtime.send_flusher(question(sender));
+        self.runtime.wait(receiver, None).ok_or(Error::Closed)
+    }
+
     pub(super) fn ticket<T>(&self, narrow: fn(Outcome) -> T) -> (crate::ticket::Reply, Ticket<T>) {
         ticket(&self.runtime, None, narrow)
     }

@@ -7,7 +7,8 @@ use super::db::Inner;
 use super::range::Range;
 use super::read::tree_of;
 use super::tree::Tree;
-use crate::error::Result;
+use crate::commit::DROPPED_PREFIX;
+use crate::error::{Error, Result};
 use crate::shared::Version;
 use crate::value::Value;
 
@@ -26,6 +27,33 @@ impl Snapshot {
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.version.seq.0
+    }
+
+    /// A tree of the snapshot by name, also if it was dropped since: then only snapshots can be asked for it.
+    ///
+    /// # Errors
+    /// [`TreeNotFound`](crate::Error::TreeNotFound) if it did not exist yet.
+    pub fn open_tree(&self, name: &str) -> Result<Tree> {
+        let shared = &self.inner.runtime.shared;
+        shared.status.check_read()?;
+        let state = self.version.directory.by_name(name);
+        let state = state.ok_or_else(|| Error::TreeNotFound { name: name.into() })?;
+        Ok(Tree {
+            inner: Arc::clone(&self.inner),
+            id: state.id,
+            name: Arc::clone(&state.name),
+            durability: shared.settings.durability,
+        })
+    }
+
+    /// Names of the trees that there were, in order.
+    #[must_use]
+    pub fn tree_names(&self) -> Vec<String> {
+        let names = self.version.directory.names().map(|(name, _)| name);
+        names
+            .filter(|name| !name.starts_with(DROPPED_PREFIX))
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The value that the key had.

@@ -1,18 +1,25 @@
 //! Whether every page of the file has exactly one owner (invariant 4).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use treering_engine::{Extent, PageId};
 
 use super::state::Flusher;
+use crate::shared::Version;
 
 impl Flusher {
-    /// Compares the space map with what was found by walking: `reachable` from the current version, `in_hand` of
-    /// the shards. To be called at rest, with no snapshot in use. O(pages of the file).
+    /// Compares the space map with what was found by walking: `reachable` from the current version, `named` from any
+    /// named snapshot, `in_hand` of the shards. To be called at rest, with no snapshot in use. O(pages of the file).
     ///
     /// # Errors
     /// The first page with no owner or more than one, in words.
-    pub fn audit(&self, reachable: &BTreeSet<PageId>, in_hand: &BTreeSet<PageId>) -> Result<(), String> {
+    pub fn audit(
+        &self,
+        reachable: &BTreeSet<PageId>,
+        named: &BTreeSet<PageId>,
+        in_hand: &BTreeSet<PageId>,
+    ) -> Result<(), String> {
         let mut waiting = BTreeSet::new();
         for (seq, retired) in self.waiting.iter() {
             for id in retired.extent.ids() {
@@ -45,6 +52,11 @@ impl Flusher {
             if owned.len() != 1 {
                 return Err(format!("page {page} is {owned:?}, not exactly one of them"));
             }
+            if named.contains(&id) && !matches!(owned[0], "reachable" | "waiting") {
+                return Err(format!(
+                    "page {page} is {owned:?}, but a named snapshot reaches it"
+                ));
+            }
             if self.space.is_reachable(Extent::single(id)) != reachable.contains(&id) {
                 return Err(format!(
                     "page {page}: the space map is wrong about whether it is reachable"
@@ -52,5 +64,10 @@ impl Flusher {
             }
         }
         Ok(())
+    }
+
+    /// The versions of the named snapshots.
+    pub fn named_versions(&self) -> Vec<Arc<Version>> {
+        self.named.values().map(Arc::clone).collect()
     }
 }

@@ -10,6 +10,7 @@ use treering_engine::superblock::{Slot, Superblock};
 use treering_engine::{BLOCK_BYTES, Extent, PageId, PageRef, Stamp, page};
 use treering_io::AlignedBuffer;
 
+use super::named::{Named, NamedReply};
 use super::state::Flusher;
 use super::{WALK_NODES, WRITES_MAX};
 use crate::actor::{Nanos, Outbox};
@@ -32,6 +33,9 @@ pub(super) struct Checkpoint {
     /// The version that is written; live until the checkpoint has ended.
     version: Option<Arc<Version>>,
     replies: Vec<Reply>,
+    /// The named snapshots that there are once it is durable.
+    named: Named,
+    named_replies: Vec<NamedReply>,
     /// Changed nodes of the version, in address order once the walk is over.
     nodes: Vec<(PageId, FrameId)>,
     next_node: usize,
@@ -72,6 +76,8 @@ impl Checkpoint {
             stage: Stage::Idle,
             version: None,
             replies: Vec::new(),
+            named: Named::new(),
+            named_replies: Vec::new(),
             nodes: Vec::new(),
             next_node: 0,
             writing: BTreeSet::new(),
@@ -140,31 +146,31 @@ impl Flusher {
             && self.newest.seq > self.durable.seq
             && now >= self.retry_at;
         let closing = self.close_wanted;
-        if !self.live || (!self.checkpoint_wanted && !dirty && !closing) {
+        let wanted = self.checkpoint_wanted || dirty || closing;
+        if !self.live || (!wanted && self.named_wanted.is_empty()) {
+            return;
+        }
+        let cause = self.shared.status.cause();
+        let refusal = cause.map(|cause| Error::Poisoned { cause });
+        let version = Arc::clone(&self.newest);
+        let (named, named_replies) = self.plan_named(&version);
+        let in_memory = self.shared.settings.in_memory;
+        let nothing_new = !wanted && !named_replies.iter().any(NamedReply::is_change);
+        if in_memory || refusal.is_some() || nothing_new {
+            let outcome = refusal.map_or(Ok(()), Err);
+            if in_memory && outcome.is_ok() {
+                self.named = named;
+                self.note_deaths();
+            }
+            named_replies.into_iter().for_each(|reply| reply.send(&outcome));
+            self.checkpoint_wanted = false;
+            self.close_wanted = false;
+            answer(std::mem::take(&mut self.checkpoint_replies), &outcome, outbox);
             return;
         }
         self.checkpoint_wanted = false;
         self.close_wanted = false;
         let replies = std::mem::take(&mut self.checkpoint_replies);
-        if self.shared.settings.in_memory {
-            let done = |reply| Resolution {
-                reply,
-                result: Ok(Outcome::Done),
-            };
-            outbox.resolutions.extend(replies.into_iter().map(done));
-            return;
-        }
-        if let Some(cause) = self.shared.status.cause() {
-            let refused = |reply| Resolution {
-                reply,
-                result: Err(Error::Poisoned {
-                    cause: Arc::clone(&cause),
-                }),
-            };
-            outbox.resolutions.extend(replies.into_iter().map(refused));
-            return;
-        }
-        let version = Arc::clone(&self.newest);
         let roots: Vec<PageRef> = version
             .directory
             .iter()
@@ -178,6 +184,8 @@ impl Flusher {
             stage: Stage::Walking,
             version: Some(version),
             replies,
+            named,
+            named_replies,
             walk: roots,
             token: self.next_token,
             closing,
@@ -280,7 +288,8 @@ impl Flusher {
         let Some(version) = &self.checkpoint.version else {
             return;
         };
-        let image = ImageEncoder::new(version.directory.clone(), &self.space);
+        let snapshots = self.image_snapshots(&self.checkpoint.named);
+        let image = ImageEncoder::new(version.directory.clone(), snapshots, &self.space);
         let page_bytes = self.shared.settings.page_bytes as u64;
         let Ok(pages) = u32::try_from(image.encoded_bytes(&self.space).div_ceil(page_bytes)) else {
             self.fail(Error::OutOfSpace {
@@ -473,6 +482,9 @@ impl Flusher {
                 let previous_image = std::mem::take(&mut self.superblock.image_extents);
                 self.superblock = superblock;
                 self.durable = version;
+                // What it dropped may die now, and the pages that only that held are free.
+                self.named = checkpoint.named;
+                self.note_deaths();
                 self.free(previous_image);
                 self.shared.counters.add(Counter::Checkpoints, 1);
                 self.shared
@@ -504,9 +516,16 @@ impl Flusher {
                 Err(error)
             }
         };
-        for reply in checkpoint.replies {
-            let result = result.clone().map(|()| Outcome::Done);
-            outbox.resolutions.push(Resolution { reply, result });
+        for reply in checkpoint.named_replies {
+            reply.send(&result);
         }
+        answer(checkpoint.replies, &result, outbox);
+    }
+}
+
+fn answer(replies: Vec<Reply>, result: &Result<()>, outbox: &mut Outbox) {
+    for reply in replies {
+        let result = result.clone().map(|()| Outcome::Done);
+        outbox.resolutions.push(Resolution { reply, result });
     }
 }

@@ -7,6 +7,7 @@ use treering_engine::log::{LogPosition, SegmentJob};
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageId, Retired, ShardId, Stamp};
 
+use super::named::Named;
 use crate::error::Result;
 use crate::shared::Version;
 use crate::ticket::Reply;
@@ -51,6 +52,18 @@ pub(crate) enum FlusherMessage {
     LogSynced { token: u64, result: Result<LogPosition> },
     /// Write a checkpoint of the current version, or of a later one.
     Checkpoint { reply: Reply },
+    /// Give the version of the next checkpoint a name; answered when that checkpoint is durable (rule R23).
+    CreateNamed {
+        name: Arc<str>,
+        reply: oneshot::Sender<Result<Arc<Version>>>,
+    },
+    /// Give a named snapshot up; answered when a checkpoint without it is durable.
+    DropNamed {
+        name: Arc<str>,
+        reply: oneshot::Sender<Result<()>>,
+    },
+    /// Which named snapshots there are.
+    ListNamed { reply: oneshot::Sender<Named> },
     /// Write a last checkpoint that says that nothing follows it.
     Close { reply: Reply },
     /// From the runtime: the data file has this many pages now.

@@ -8,6 +8,7 @@
 //!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2).
 //! - *Checkpoints* (`checkpoint.rs`): writes a version completely, then the superblock, and only then gives up
 //!   the previous one. Readers and writers never stop.
+//! - *Named snapshots* (`named.rs`): kept alive here, stored with checkpoints; made and dropped by one.
 //!
 //! # States of a checkpoint
 //! idle → walking → writing → image → data sync → log sync → slot A → its sync → slot B → its sync → idle.
@@ -16,6 +17,7 @@
 //! # Guarantees
 //! - A page is freed only when no live version reaches it, and nothing reads or writes it (rule R5).
 //! - The version of the last durable checkpoint is live, and so is the one being written.
+//! - A named snapshot is made, and dropped, exactly when a checkpoint that says so is durable (rule R23).
 //! - "Written" is said of an inner node only when everything below is (rule R2): leaves when their write has
 //!   completed, inner nodes of a checkpoint when its whole pass has.
 //!
@@ -25,12 +27,14 @@ mod audit;
 mod checkpoint;
 mod evict;
 mod messages;
+mod named;
 mod page_set;
 mod space;
 mod state;
 mod step;
 
 pub(crate) use messages::{FileTask, FlusherMessage, PublishedPages};
+pub(crate) use named::Named;
 pub(crate) use state::{Flusher, FlusherStart};
 
 /// Most page writes that are under way for eviction, and for a checkpoint.

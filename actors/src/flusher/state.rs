@@ -6,9 +6,10 @@ use std::sync::Arc;
 use treering_engine::memory::FrameId;
 use treering_engine::space::{SpaceMap, WaitingLists};
 use treering_engine::superblock::Superblock;
-use treering_engine::{Extent, PageId, Seq, ShardId};
+use treering_engine::{Extent, PageId, Retired, Seq, ShardId};
 
 use super::checkpoint::Checkpoint;
+use super::named::{Named, NamedChange};
 use super::page_set::PageSet;
 use crate::actor::Nanos;
 use crate::error::{Error, Result};
@@ -22,6 +23,10 @@ pub(crate) struct FlusherStart {
     pub superblock: Superblock,
     /// The version that it describes.
     pub version: Arc<Version>,
+    /// The named snapshots that it holds.
+    pub named: Named,
+    /// What they keep: pages by the named version that they are filed under.
+    pub kept: Vec<(Seq, Vec<Retired>)>,
 }
 
 /// Somebody who waits for page ids.
@@ -76,6 +81,10 @@ pub(crate) struct Flusher {
     pub(super) durable: Arc<Version>,
     /// The version of a checkpoint that failed in a way that leaves open whether it is the durable one: live for good.
     pub(super) perhaps_durable: Option<Arc<Version>>,
+    /// The named snapshots of the last durable checkpoint.
+    pub(super) named: Named,
+    /// Changes of them that the next checkpoint makes.
+    pub(super) named_wanted: Vec<NamedChange>,
     pub(super) superblock: Superblock,
     pub(super) checkpoint: Checkpoint,
     /// Who waits for the checkpoint that has not begun yet.
@@ -94,12 +103,32 @@ impl Flusher {
             space,
             superblock,
             version,
+            named,
+            kept,
         } = start;
         let mut waiting = WaitingLists::new();
-        let first = waiting.publish(version.seq);
-        debug_assert!(first, "an empty list takes any version");
+        let live: BTreeSet<Seq> = named
+            .values()
+            .map(|named| named.seq)
+            .chain([version.seq])
+            .collect();
+        for seq in live {
+            let announced = waiting.publish(seq);
+            debug_assert!(announced, "a set is in order");
+        }
+        let mut unseen = Vec::new();
+        for (seq, retired) in &kept {
+            waiting.retire_all(retired, seq.next(), &mut unseen);
+        }
+        debug_assert!(
+            unseen.is_empty(),
+            "what is kept is filed under a version that sees it"
+        );
         let mut published = PageSet::default();
-        for extent in space.reachable_runs() {
+        let kept = kept
+            .iter()
+            .flat_map(|(_, retired)| retired.iter().map(|entry| entry.extent));
+        for extent in space.reachable_runs().chain(kept) {
             extent.ids().for_each(|id| published.insert(id));
         }
         let next_stamp = superblock.next_stamp.0;
@@ -126,6 +155,8 @@ impl Flusher {
             newest: Arc::clone(&version),
             durable: version,
             perhaps_durable: None,
+            named,
+            named_wanted: Vec::new(),
             superblock,
             checkpoint: Checkpoint::idle(),
             checkpoint_replies: Vec::new(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use treering_engine::Extent;
 
 use super::messages::FlusherMessage;
+use super::named::NamedChange;
 use super::state::{Flusher, WantsIds};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::commit::CommitMessage;
@@ -48,6 +49,16 @@ impl Actor for Flusher {
             FlusherMessage::Checkpoint { reply } => {
                 self.checkpoint_wanted = true;
                 self.checkpoint_replies.push(reply);
+            }
+            FlusherMessage::CreateNamed { name, reply } => {
+                self.named_wanted.push(NamedChange::Create { name, reply });
+            }
+            FlusherMessage::DropNamed { name, reply } => {
+                self.named_wanted.push(NamedChange::Drop { name, reply });
+            }
+            FlusherMessage::ListNamed { reply } => {
+                // Whoever went away needs no answer.
+                let _ = reply.send(self.named.clone());
             }
             FlusherMessage::Close { reply } => {
                 self.close_wanted = true;

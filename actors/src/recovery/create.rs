@@ -131,7 +131,7 @@ fn create_segment(directory: &dyn Directory, superblock: &Superblock) -> Result<
 fn write_image(file: &dyn File, superblock: &mut Superblock) -> Result<()> {
     let mut space = SpaceMap::new(superblock.file_pages);
     space.freeze();
-    let mut image = ImageEncoder::new(Catalog::new(), &space);
+    let mut image = ImageEncoder::new(Catalog::new(), Vec::new(), &space);
     let bytes = image.encoded_bytes(&space) as usize;
     let mut buffer = AlignedBuffer::zeroed(bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES);
     let filled = image.fill(&space, &mut buffer);

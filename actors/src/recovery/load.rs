@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use treering_engine::catalog::{CatalogError, Directory as Catalog, Partition, TreeState};
-use treering_engine::image::ImageDecoder;
+use treering_engine::image::{Image, ImageDecoder, ImageSnapshot};
 use treering_engine::space::SpaceMap;
 use treering_engine::superblock::{self, ChooseError, Slot, Superblock, SuperblockDefect};
 use treering_engine::{BLOCK_BYTES, Extent, ShardId};
@@ -24,6 +24,7 @@ pub(super) struct Loaded {
     pub superblock: Superblock,
     pub catalog: Catalog,
     pub space: SpaceMap,
+    pub snapshots: Vec<ImageSnapshot>,
 }
 
 /// Reads superblocks and image.
@@ -55,11 +56,29 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
         .len()
         .map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;
     let pages = u32::try_from(bytes / u64::from(superblock.page_bytes)).unwrap_or(u32::MAX);
-    let (catalog, mut space) = read_image(data, &superblock)?;
+    let Image {
+        directory: catalog,
+        mut space,
+        snapshots,
+    } = read_image(data, &superblock)?;
+    if snapshots
+        .last()
+        .is_some_and(|last| last.seq > superblock.checkpoint_seq)
+    {
+        return Err(image_corrupt(
+            &superblock,
+            "a named snapshot is younger than the checkpoint",
+        ));
+    }
     let catalog =
         reassign(catalog, options.shards).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
     let last = space
         .reachable_runs()
+        .chain(
+            snapshots
+                .iter()
+                .flat_map(|snapshot| snapshot.kept.iter().map(|kept| kept.extent)),
+        )
         .map(|extent| extent.start.0 + extent.pages)
         .max()
         .unwrap_or(0);
@@ -88,6 +107,7 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
         superblock,
         catalog,
         space,
+        snapshots,
     })
 }
 
@@ -169,7 +189,7 @@ fn read_superblock(data: &dyn File, path: &Path) -> Result<(Slot, Superblock)> {
     }
 }
 
-fn read_image(data: &dyn File, superblock: &Superblock) -> Result<(Catalog, SpaceMap)> {
+fn read_image(data: &dyn File, superblock: &Superblock) -> Result<Image> {
     let mut decoder = ImageDecoder::new(superblock.file_pages);
     let mut left = superblock.image_bytes;
     for extent in &superblock.image_extents {

@@ -25,16 +25,18 @@ mod create;
 mod load;
 mod replay;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use treering_engine::catalog::Directory as Catalog;
+use treering_engine::image::ImageSnapshot;
 use treering_engine::log::{LogPosition, SegmentLayout, SegmentSet};
 use treering_engine::memory::Memory;
 use treering_engine::space::SpaceMap;
 use treering_engine::superblock::Superblock;
 use treering_engine::version::VersionCell;
-use treering_engine::{Seq, ShardId, Stamp, TreeId};
+use treering_engine::{Retired, Seq, ShardId, Stamp, TreeId};
 use treering_io::{
     BackendChoice, Directory, DirectoryLock, File, LockError, MemoryDirectory, OpenMode, OsDirectory,
     SimDirectory, open_device,
@@ -42,7 +44,7 @@ use treering_io::{
 
 use crate::commit::{Commit, CommitMessage, CommitStart};
 use crate::error::{Error, Result};
-use crate::flusher::{Flusher, FlusherMessage, FlusherStart};
+use crate::flusher::{Flusher, FlusherMessage, FlusherStart, Named};
 use crate::options::{IoBackend, Options, PAGE_BYTES_DEFAULT};
 use crate::pager::IN_FLIGHT_MAX;
 use crate::runtime::{LogFiles, Runtime, Sim, Threads};
@@ -73,6 +75,7 @@ pub(crate) struct Opened {
 struct Start {
     catalog: Catalog,
     space: SpaceMap,
+    snapshots: Vec<ImageSnapshot>,
     superblock: Superblock,
     layout: SegmentLayout,
     segments: SegmentSet,
@@ -174,6 +177,7 @@ fn open_files(
     let start = Start {
         catalog: loaded.catalog,
         space: loaded.space,
+        snapshots: loaded.snapshots,
         layout,
         segments,
         position,
@@ -230,6 +234,7 @@ pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
     let start = Start {
         catalog: Catalog::new(),
         space: SpaceMap::new(superblock.file_pages),
+        snapshots: Vec::new(),
         segments: SegmentSet::new(
             layout,
             0,
@@ -248,6 +253,25 @@ pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
     let opened = run(start, options, BackendChoice::Blocking, true, None, None)?;
     opened.runtime.send_flusher(FlusherMessage::GoLive);
     Ok(opened)
+}
+
+/// The versions of named snapshots, and what they keep. There is one version for each commit group: each dies once.
+fn named_versions(snapshots: Vec<ImageSnapshot>, newest: &Arc<Version>) -> (Named, Vec<(Seq, Vec<Retired>)>) {
+    let mut versions = BTreeMap::from([(newest.seq, Arc::clone(newest))]);
+    let (mut named, mut kept) = (Named::new(), Vec::new());
+    for snapshot in snapshots {
+        let version = versions.entry(snapshot.seq).or_insert_with(|| {
+            Arc::new(Version {
+                seq: snapshot.seq,
+                position: newest.position,
+                directory: snapshot.directory,
+                dead: Arc::clone(&newest.dead),
+            })
+        });
+        named.insert(snapshot.name, Arc::clone(version));
+        kept.push((snapshot.seq, snapshot.kept));
+    }
+    (named, kept)
 }
 
 /// Starts the actors.
@@ -316,12 +340,15 @@ fn run(
             logging: false,
         },
     );
+    let (named, kept) = named_versions(start.snapshots, &version);
     let flusher = Flusher::new(
         Arc::clone(&shared),
         FlusherStart {
             space: start.space,
             superblock: start.superblock,
             version,
+            named,
+            kept,
         },
     );
     if sim.is_some() {

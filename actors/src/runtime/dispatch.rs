@@ -216,8 +216,12 @@ impl Runtime {
         // What is about publications must not overtake those that the sender has seen: it goes the way that they go.
         // (Bad run: recovery ends, and what the log names and no publication claims is freed, while the last
         // publication still stands in the lane.)
-        if let FlusherMessage::GoLive | FlusherMessage::Checkpoint { .. } | FlusherMessage::Close { .. } =
-            message
+        if let FlusherMessage::GoLive
+        | FlusherMessage::Checkpoint { .. }
+        | FlusherMessage::CreateNamed { .. }
+        | FlusherMessage::DropNamed { .. }
+        | FlusherMessage::ListNamed { .. }
+        | FlusherMessage::Close { .. } = message
         {
             self.flusher.tell(message);
             self.flusher.sleeper.wake();

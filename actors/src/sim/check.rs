@@ -9,7 +9,7 @@ use treering_engine::{PageId, PageRef, page};
 use crate::client::{Db, blob_extents};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
-use crate::shared::with_guard;
+use crate::shared::{Version, with_guard};
 
 /// Copies of the pages of a tree: a tree may be larger than the cache.
 #[derive(Default)]
@@ -35,6 +35,28 @@ pub fn check(db: &Db) -> std::result::Result<(), String> {
         return Err(format!("poisoned: {cause}"));
     }
     let version = with_guard(&runtime.shared.memory, |guard| runtime.shared.current.hold(guard));
+    let reachable = reached(runtime, &version)?;
+    let mut named = BTreeSet::new();
+    let snapshots = runtime.flusher.with(|flusher| flusher.named_versions());
+    for snapshot in snapshots.iter().flatten() {
+        named.append(&mut reached(runtime, snapshot)?);
+    }
+    drop((version, snapshots));
+    super::settle(db);
+    let in_hand: BTreeSet<PageId> = runtime
+        .shards
+        .iter()
+        .filter_map(|seat| seat.with(|shard| shard.ids_in_hand().to_vec()))
+        .flatten()
+        .collect();
+    let audit = runtime
+        .flusher
+        .with(|flusher| flusher.audit(&reachable, &named, &in_hand));
+    audit.unwrap_or_else(|| Err(Error::Closed.to_string()))
+}
+
+/// Checks all trees of a version. Returns their pages, blobs included.
+fn reached(runtime: &Runtime, version: &Version) -> std::result::Result<BTreeSet<PageId>, String> {
     let mut reachable = BTreeSet::new();
     for state in version.directory.iter() {
         for partition in state.partitions.iter() {
@@ -52,24 +74,14 @@ pub fn check(db: &Db) -> std::result::Result<(), String> {
                     blob_extents(descriptor).for_each(|retired| retired.extent.ids().for_each(&mut owned));
                 }
             });
-            checked.map_err(|error| format!("tree {:?}: {error}", state.name))?;
+            checked
+                .map_err(|error| format!("tree {:?} of version {}: {error}", state.name, version.seq.0))?;
             if let Some(id) = twice {
                 return Err(format!("tree {:?}: page {} is reached twice", state.name, id.0));
             }
         }
     }
-    drop(version);
-    super::settle(db);
-    let in_hand: BTreeSet<PageId> = runtime
-        .shards
-        .iter()
-        .filter_map(|seat| seat.with(|shard| shard.ids_in_hand().to_vec()))
-        .flatten()
-        .collect();
-    let audit = runtime
-        .flusher
-        .with(|flusher| flusher.audit(&reachable, &in_hand));
-    audit.unwrap_or_else(|| Err(Error::Closed.to_string()))
+    Ok(reachable)
 }
 
 fn copy(runtime: &Runtime, root: PageRef, copies: &mut Copies) -> Result<()> {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use zerocopy::FromBytes;
 
 use super::{
-    BLOCK_BITS, BLOCK_EMPTY, BLOCK_FULL, IMAGE_MAGIC, IMAGE_VERSION, ImageDefect, RawImageHeader,
-    RawPartition, RawTree,
+    BLOCK_BITS, BLOCK_EMPTY, BLOCK_FULL, IMAGE_MAGIC, IMAGE_VERSION, Image, ImageDefect, ImageSnapshot,
+    RawImageHeader, RawKept, RawPartition, RawSnapshot, RawTree, SNAPSHOTS_MAX,
 };
 use crate::catalog::{Directory, Partition, TreeState};
 use crate::checksum::Crc32c;
 use crate::space::{SpaceMap, block_words, map_blocks};
 use crate::tree::Root;
-use crate::{PageId, PageRef, ShardId, TreeId};
+use crate::{Extent, PageId, PageRef, Retired, Seq, ShardId, TreeId};
 
 /// What is expected next.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ enum Stage {
     Block {
         index: usize,
     },
+    Snapshot,
+    Kept,
     Done,
 }
 
@@ -39,8 +41,12 @@ pub struct ImageDecoder {
     map_pages: u32,
     stage: Stage,
     trees_missing: u32,
+    snapshots_missing: u32,
+    kept_missing: u64,
     reachable_pages: u64,
     directory: Directory,
+    /// The last one is not complete before the next begins.
+    snapshots: Vec<ImageSnapshot>,
     space: SpaceMap,
     /// The beginning of an item whose end was not pushed yet.
     pending: Vec<u8>,
@@ -57,8 +63,11 @@ impl ImageDecoder {
             map_pages: 0,
             stage: Stage::Header,
             trees_missing: 0,
+            snapshots_missing: 0,
+            kept_missing: 0,
             reachable_pages: 0,
             directory: Directory::new(),
+            snapshots: Vec::new(),
             space: SpaceMap::new(file_pages),
             pending: Vec::new(),
             bytes: 0,
@@ -88,11 +97,11 @@ impl ImageDecoder {
         Ok(())
     }
 
-    /// Ends the image: its trees, and a space map in which exactly the reachable pages are allocated.
+    /// Ends the image.
     ///
     /// # Errors
     /// If it is not complete, or does not match length and checksum in the superblock.
-    pub fn finish(self, bytes: u64, crc: u32) -> Result<(Directory, SpaceMap), ImageDefect> {
+    pub fn finish(self, bytes: u64, crc: u32) -> Result<Image, ImageDefect> {
         if self.bytes != bytes {
             return Err(ImageDefect::Length);
         }
@@ -107,7 +116,11 @@ impl ImageDecoder {
                 "the map's count of reachable pages is wrong",
             ));
         }
-        Ok((self.directory, self.space))
+        Ok(Image {
+            directory: self.directory,
+            space: self.space,
+            snapshots: self.snapshots,
+        })
     }
 
     /// Takes one item from the start of `bytes` and returns its length; `None` if it is not complete.
@@ -128,10 +141,14 @@ impl ImageDecoder {
                 if raw.file_pages.get() > self.file_pages {
                     return Err(ImageDefect::Malformed("the map is of a larger file"));
                 }
+                if raw.snapshot_count.get() as usize > SNAPSHOTS_MAX {
+                    return Err(ImageDefect::Malformed("too many named snapshots"));
+                }
                 self.map_pages = raw.file_pages.get();
                 self.trees_missing = raw.tree_count.get();
+                self.snapshots_missing = raw.snapshot_count.get();
                 self.reachable_pages = raw.reachable_pages.get();
-                self.stage = after_tree(self.trees_missing, self.map_pages);
+                self.stage = self.after_tree();
                 Ok(Some(size_of::<RawImageHeader>()))
             }
             Stage::Tree => {
@@ -214,35 +231,116 @@ impl ImageDecoder {
                 self.stage = if next < map_blocks(self.map_pages) {
                     Stage::Block { index: next }
                 } else {
-                    Stage::Done
+                    self.after_snapshot()
                 };
                 Ok(Some(used))
+            }
+            Stage::Snapshot => {
+                let Some((raw, rest)) = prefix::<RawSnapshot>(bytes) else {
+                    return Ok(None);
+                };
+                let Some(name) = rest.get(..raw.name_bytes.get().into()) else {
+                    return Ok(None);
+                };
+                let used = size_of::<RawSnapshot>() + name.len();
+                let name = std::str::from_utf8(name)
+                    .map_err(|_| ImageDefect::Malformed("a snapshot's name is not UTF-8"))?;
+                self.begin_snapshot(&raw, name)?;
+                Ok(Some(used))
+            }
+            Stage::Kept => {
+                let Some((raw, _)) = prefix::<RawKept>(bytes) else {
+                    return Ok(None);
+                };
+                self.keep(&raw)?;
+                Ok(Some(size_of::<RawKept>()))
             }
             Stage::Done => Ok(None),
         }
     }
 
+    fn begin_snapshot(&mut self, raw: &RawSnapshot, name: &str) -> Result<(), ImageDefect> {
+        let seq = Seq(raw.seq.get());
+        if self.snapshots.last().is_some_and(|last| last.seq > seq) {
+            return Err(ImageDefect::Malformed("snapshots are out of order"));
+        }
+        if name.is_empty() || self.snapshots.iter().any(|other| &*other.name == name) {
+            return Err(ImageDefect::Malformed(
+                "a snapshot's name is missing or occurs twice",
+            ));
+        }
+        self.snapshots.push(ImageSnapshot {
+            name: Arc::from(name),
+            seq,
+            directory: Directory::new(),
+            kept: Vec::new(),
+        });
+        self.snapshots_missing -= 1;
+        self.trees_missing = raw.tree_count.get();
+        self.kept_missing = raw.kept_count.get();
+        self.stage = self.after_tree();
+        Ok(())
+    }
+
+    fn keep(&mut self, raw: &RawKept) -> Result<(), ImageDefect> {
+        let extent = Extent {
+            start: PageId(raw.start.get()),
+            pages: raw.pages.get(),
+        };
+        let born = Seq(raw.born.get());
+        // Neither reachable nor kept by another one.
+        self.space.reserve(extent).map_err(|_| {
+            ImageDefect::Malformed("a snapshot keeps pages that are outside the file or not its own")
+        })?;
+        if let Some(snapshot) = self.snapshots.last_mut() {
+            if born > snapshot.seq {
+                return Err(ImageDefect::Malformed(
+                    "a snapshot keeps pages younger than itself",
+                ));
+            }
+            snapshot.kept.push(Retired { extent, born });
+        }
+        self.kept_missing -= 1;
+        if self.kept_missing == 0 {
+            self.stage = self.after_snapshot();
+        }
+        Ok(())
+    }
+
     fn finish_tree(&mut self, tree: TreeState) -> Result<(), ImageDefect> {
-        if self.directory.get(tree.id).is_some() {
+        let directory = match self.snapshots.last_mut() {
+            Some(snapshot) => &mut snapshot.directory,
+            None => &mut self.directory,
+        };
+        if directory.get(tree.id).is_some() {
             return Err(ImageDefect::Malformed("a tree's id occurs twice"));
         }
-        self.directory = self
-            .directory
+        *directory = directory
             .with_tree(tree)
             .map_err(|_| ImageDefect::Malformed("a tree's name or partitions are impossible"))?;
         self.trees_missing -= 1;
-        self.stage = after_tree(self.trees_missing, self.map_pages);
+        self.stage = self.after_tree();
         Ok(())
     }
-}
 
-fn after_tree(trees_missing: u32, map_pages: u32) -> Stage {
-    if trees_missing > 0 {
-        Stage::Tree
-    } else if map_blocks(map_pages) > 0 {
-        Stage::Block { index: 0 }
-    } else {
-        Stage::Done
+    fn after_tree(&self) -> Stage {
+        if self.trees_missing > 0 {
+            Stage::Tree
+        } else if self.snapshots.is_empty() && map_blocks(self.map_pages) > 0 {
+            Stage::Block { index: 0 }
+        } else if self.kept_missing > 0 {
+            Stage::Kept
+        } else {
+            self.after_snapshot()
+        }
+    }
+
+    fn after_snapshot(&self) -> Stage {
+        if self.snapshots_missing > 0 {
+            Stage::Snapshot
+        } else {
+            Stage::Done
+        }
     }
 }
 

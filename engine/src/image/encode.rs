@@ -5,7 +5,8 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 use super::{
-    BLOCK_BITS, BLOCK_EMPTY, BLOCK_FULL, IMAGE_MAGIC, IMAGE_VERSION, RawImageHeader, RawPartition, RawTree,
+    BLOCK_BITS, BLOCK_EMPTY, BLOCK_FULL, IMAGE_MAGIC, IMAGE_VERSION, ImageSnapshot, RawImageHeader, RawKept,
+    RawPartition, RawSnapshot, RawTree,
 };
 use crate::catalog::{Directory, TreeState};
 use crate::checksum::Crc32c;
@@ -26,6 +27,8 @@ enum Stage {
     Tree,
     Partition { tree: Arc<TreeState>, index: usize },
     Block { index: usize },
+    Snapshot { index: usize },
+    Kept { index: usize },
     Done,
 }
 
@@ -36,7 +39,10 @@ enum Stage {
 #[derive(Debug)]
 pub struct ImageEncoder {
     directory: Directory,
+    snapshots: Vec<ImageSnapshot>,
     stage: Stage,
+    /// Of which snapshot trees are encoded; `None`: those of the checkpoint's version.
+    within: Option<usize>,
     last_tree: Option<crate::TreeId>,
     block_count: usize,
     /// Encoded, not yet handed out.
@@ -47,9 +53,9 @@ pub struct ImageEncoder {
 }
 
 impl ImageEncoder {
-    /// Begins an image of `directory` and of what `space` has frozen.
+    /// Begins an image of `directory`, of what `space` has frozen, and of the named snapshots, ascending by `seq`.
     #[must_use]
-    pub fn new(directory: Directory, space: &SpaceMap) -> ImageEncoder {
+    pub fn new(directory: Directory, snapshots: Vec<ImageSnapshot>, space: &SpaceMap) -> ImageEncoder {
         let (file_pages, reachable_pages) = space.frozen_counts();
         let header = RawImageHeader {
             magic: IMAGE_MAGIC,
@@ -57,11 +63,13 @@ impl ImageEncoder {
             tree_count: (directory.len() as u32).into(),
             reachable_pages: reachable_pages.into(),
             file_pages: file_pages.into(),
-            reserved: 0.into(),
+            snapshot_count: (snapshots.len() as u32).into(),
         };
         ImageEncoder {
             directory,
+            snapshots,
             stage: Stage::Tree,
+            within: None,
             last_tree: None,
             block_count: map_blocks(file_pages),
             staged: header.as_bytes().to_vec(),
@@ -71,20 +79,16 @@ impl ImageEncoder {
         }
     }
 
-    /// How many bytes the whole image will have: what its extents must hold. O(trees + file pages / 64).
+    /// How many bytes the whole image will have: what its extents must hold. O(trees of all snapshots + file
+    /// pages / 64).
     #[must_use]
     pub fn encoded_bytes(&self, space: &SpaceMap) -> u64 {
-        let trees: usize = self
-            .directory
+        let snapshots: usize = self
+            .snapshots
             .iter()
-            .map(|tree| {
-                let lowers: usize = tree
-                    .partitions
-                    .iter()
-                    .map(|partition| partition.lower.len())
-                    .sum();
-                let partitions = tree.partitions.len() * size_of::<RawPartition>() + lowers;
-                size_of::<RawTree>() + tree.name.len() + partitions
+            .map(|snapshot| {
+                let kept = snapshot.kept.len() * size_of::<RawKept>();
+                size_of::<RawSnapshot>() + snapshot.name.len() + trees_bytes(&snapshot.directory) + kept
             })
             .sum();
         let blocks: usize = (0..self.block_count)
@@ -97,7 +101,7 @@ impl ImageEncoder {
                 }
             })
             .sum();
-        (size_of::<RawImageHeader>() + trees + blocks) as u64
+        (size_of::<RawImageHeader>() + trees_bytes(&self.directory) + blocks + snapshots) as u64
     }
 
     /// Writes the next bytes of the image and returns how many: as many as fit, fewer only at the end.
@@ -150,7 +154,11 @@ impl ImageEncoder {
             self.stage = Stage::Tree;
         }
         if let Stage::Tree = self.stage {
-            if let Some(tree) = self.directory.next_after(self.last_tree) {
+            let directory = match self.within {
+                Some(index) => &self.snapshots[index].directory,
+                None => &self.directory,
+            };
+            if let Some(tree) = directory.next_after(self.last_tree) {
                 let raw = RawTree {
                     id: tree.id.0.into(),
                     partition_count: (tree.partitions.len() as u32).into(),
@@ -164,7 +172,24 @@ impl ImageEncoder {
                 };
                 return true;
             }
-            self.stage = Stage::Block { index: 0 };
+            self.last_tree = None;
+            self.stage = match self.within {
+                Some(_) => Stage::Kept { index: 0 },
+                None => Stage::Block { index: 0 },
+            };
+        }
+        if let (Stage::Kept { index }, Some(within)) = (&mut self.stage, self.within) {
+            if let Some(kept) = self.snapshots[within].kept.get(*index) {
+                let raw = RawKept {
+                    born: kept.born.0.into(),
+                    start: kept.extent.start.0.into(),
+                    pages: kept.extent.pages.into(),
+                };
+                self.staged.extend_from_slice(raw.as_bytes());
+                *index += 1;
+                return true;
+            }
+            self.stage = Stage::Snapshot { index: within + 1 };
         }
         if let Stage::Block { index } = &mut self.stage {
             if *index < self.block_count {
@@ -178,10 +203,41 @@ impl ImageEncoder {
                 *index += 1;
                 return true;
             }
+            self.stage = Stage::Snapshot { index: 0 };
+        }
+        if let Stage::Snapshot { index } = self.stage {
+            if let Some(snapshot) = self.snapshots.get(index) {
+                let raw = RawSnapshot {
+                    seq: snapshot.seq.0.into(),
+                    kept_count: (snapshot.kept.len() as u64).into(),
+                    tree_count: (snapshot.directory.len() as u32).into(),
+                    name_bytes: (snapshot.name.len() as u16).into(),
+                };
+                self.staged.extend_from_slice(raw.as_bytes());
+                self.staged.extend_from_slice(snapshot.name.as_bytes());
+                self.within = Some(index);
+                self.stage = Stage::Tree;
+                return true;
+            }
             self.stage = Stage::Done;
         }
         false
     }
+}
+
+fn trees_bytes(directory: &Directory) -> usize {
+    directory
+        .iter()
+        .map(|tree| {
+            let lowers: usize = tree
+                .partitions
+                .iter()
+                .map(|partition| partition.lower.len())
+                .sum();
+            let partitions = tree.partitions.len() * size_of::<RawPartition>() + lowers;
+            size_of::<RawTree>() + tree.name.len() + partitions
+        })
+        .sum()
 }
 
 fn block_kind(words: &[u64]) -> u8 {

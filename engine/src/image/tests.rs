@@ -2,12 +2,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{ImageDecoder, ImageDefect, ImageEncoder, ImageSummary};
+use super::{Image, ImageDecoder, ImageDefect, ImageEncoder, ImageSnapshot, ImageSummary};
 use crate::catalog::{Directory, Partition, TreeState};
 use crate::checksum::crc32c;
 use crate::space::SpaceMap;
 use crate::tree::Root;
-use crate::{Extent, PageId, PageRef, ShardId, TreeId};
+use crate::{Extent, PageId, PageRef, Retired, Seq, ShardId, TreeId};
 
 const FILE_PAGES: u32 = 100_000;
 
@@ -68,8 +68,42 @@ fn space() -> SpaceMap {
     map
 }
 
+fn kept(start: u32, pages: u32, born: u64) -> Retired {
+    Retired {
+        extent: Extent {
+            start: PageId(start),
+            pages,
+        },
+        born: Seq(born),
+    }
+}
+
+fn snapshots() -> Vec<ImageSnapshot> {
+    let snapshot = |name: &str, seq, directory, kept| ImageSnapshot {
+        name: Arc::from(name),
+        seq: Seq(seq),
+        directory,
+        kept,
+    };
+    vec![
+        snapshot("first", 5, Directory::new(), vec![kept(3, 1, 5), kept(10, 90, 4)]),
+        snapshot("second", 9, directory(), Vec::new()),
+        snapshot("again", 9, directory(), Vec::new()),
+        snapshot("last", 1 << 40, directory(), vec![kept(70_000, 2, 9)]),
+    ]
+}
+
 fn encode(directory: &Directory, space: &SpaceMap, piece_bytes: usize) -> (Vec<u8>, ImageSummary) {
-    let mut encoder = ImageEncoder::new(directory.clone(), space);
+    encode_with(directory, Vec::new(), space, piece_bytes)
+}
+
+fn encode_with(
+    directory: &Directory,
+    snapshots: Vec<ImageSnapshot>,
+    space: &SpaceMap,
+    piece_bytes: usize,
+) -> (Vec<u8>, ImageSummary) {
+    let mut encoder = ImageEncoder::new(directory.clone(), snapshots, space);
     let expected = encoder.encoded_bytes(space);
     let mut bytes = Vec::new();
     let mut piece = vec![0; piece_bytes];
@@ -87,11 +121,7 @@ fn encode(directory: &Directory, space: &SpaceMap, piece_bytes: usize) -> (Vec<u
     (bytes, summary)
 }
 
-fn decode(
-    bytes: &[u8],
-    summary: ImageSummary,
-    piece_bytes: usize,
-) -> Result<(Directory, SpaceMap), ImageDefect> {
+fn decode(bytes: &[u8], summary: ImageSummary, piece_bytes: usize) -> Result<Image, ImageDefect> {
     let mut decoder = ImageDecoder::new(FILE_PAGES);
     for piece in bytes.chunks(piece_bytes) {
         decoder.push(piece)?;
@@ -109,7 +139,8 @@ fn pieces_of_any_size_give_the_same_image() {
     let (whole, summary) = encode(&directory, &space, 1 << 20);
     for piece_bytes in [1, 7, 512, 4_096, 100_000] {
         assert_eq!(encode(&directory, &space, piece_bytes), (whole.clone(), summary));
-        let (read, map) = decode(&whole, summary, piece_bytes).expect("whole");
+        let image = decode(&whole, summary, piece_bytes).expect("whole");
+        let (read, map) = (image.directory, image.space);
         assert_eq!(trees(&read), trees(&directory));
         let runs = |map: &SpaceMap| map.reachable_runs().collect::<Vec<_>>();
         assert_eq!(runs(&map), runs(&space));
@@ -128,8 +159,12 @@ fn an_empty_database_has_an_image() {
         let (bytes, summary) = encode(&Directory::new(), &space, 4_096);
         let mut decoder = ImageDecoder::new(file_pages);
         decoder.push(&bytes).expect("an image");
-        let (directory, map) = decoder.finish(summary.bytes, summary.crc).expect("whole");
-        assert!(directory.is_empty());
+        let Image {
+            directory,
+            space: map,
+            snapshots,
+        } = decoder.finish(summary.bytes, summary.crc).expect("whole");
+        assert!(directory.is_empty() && snapshots.is_empty());
         assert_eq!((map.file_pages(), map.reachable_pages()), (file_pages, 0));
     }
 }
@@ -139,7 +174,7 @@ fn the_file_may_have_grown_since_the_map_was_frozen() {
     let (bytes, summary) = encode(&directory(), &space(), 4_096);
     let mut decoder = ImageDecoder::new(FILE_PAGES + 50_000);
     decoder.push(&bytes).expect("an image");
-    let (_, map) = decoder.finish(summary.bytes, summary.crc).expect("whole");
+    let map = decoder.finish(summary.bytes, summary.crc).expect("whole").space;
     assert_eq!(map.file_pages(), FILE_PAGES + 50_000);
     assert_eq!(
         map.reachable_runs().collect::<Vec<_>>(),
@@ -148,11 +183,62 @@ fn the_file_may_have_grown_since_the_map_was_frozen() {
 }
 
 #[test]
+fn named_snapshots_are_read_with_what_they_keep() {
+    let (directory, space) = (directory(), space());
+    let (whole, summary) = encode_with(&directory, snapshots(), &space, 1 << 20);
+    for piece_bytes in [1, 13, 4_096] {
+        assert_eq!(
+            encode_with(&directory, snapshots(), &space, piece_bytes),
+            (whole.clone(), summary)
+        );
+        let image = decode(&whole, summary, piece_bytes).expect("whole");
+        assert_eq!(trees(&image.directory), trees(&directory));
+        assert_eq!(image.snapshots.len(), 4);
+        for (read, written) in image.snapshots.iter().zip(snapshots()) {
+            assert_eq!(
+                (&read.name, read.seq, &read.kept),
+                (&written.name, written.seq, &written.kept)
+            );
+            assert_eq!(trees(&read.directory), trees(&written.directory));
+        }
+        let kept = 1 + 90 + 2;
+        assert_eq!(
+            image.space.allocated_pages(),
+            image.space.reachable_pages() + kept,
+            "what is kept is neither free nor reachable"
+        );
+        assert!(!image.space.is_available(Extent::single(PageId(99))));
+    }
+}
+
+#[test]
+fn snapshots_that_contradict_themselves_are_refused() {
+    let (directory, space) = (directory(), space());
+    let refused = |change: fn(&mut Vec<ImageSnapshot>)| {
+        let mut snapshots = snapshots();
+        change(&mut snapshots);
+        let (bytes, summary) = encode_with(&directory, snapshots, &space, 4_096);
+        match decode(&bytes, summary, 4_096) {
+            Err(ImageDefect::Malformed(reason)) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(refused(|list| list.swap(0, 1)).contains("order"));
+    assert!(refused(|list| list[1].name = Arc::from("first")).contains("name"));
+    assert!(refused(|list| list[1].name = Arc::from("")).contains("name"));
+    assert!(refused(|list| list[0].kept.push(kept(100, 1, 1))).contains("not its own"));
+    assert!(refused(|list| list[3].kept.push(kept(3, 1, 1))).contains("not its own"));
+    assert!(refused(|list| list[0].kept.push(kept(99_999, 2, 1))).contains("outside"));
+    assert!(refused(|list| list[0].kept.push(kept(40_000, 0, 1))).contains("outside"));
+    assert!(refused(|list| list[0].kept[0].born = Seq(6)).contains("younger"));
+}
+
+#[test]
 fn changes_while_it_is_written_are_not_in_it() {
     let (directory, mut space) = (directory(), space());
     let (expected, _) = encode(&directory, &space, 4_096);
     space.freeze();
-    let mut encoder = ImageEncoder::new(directory, &space);
+    let mut encoder = ImageEncoder::new(directory, Vec::new(), &space);
     let mut bytes = vec![0; expected.len()];
     for (round, piece) in bytes.chunks_mut(64).enumerate() {
         let extent = Extent {
@@ -178,7 +264,7 @@ fn what_is_wrong_is_named() {
         decode(&bytes, summary, 4_096).expect_err("refused")
     };
     assert_eq!(with(|bytes| bytes[0] = b'X'), ImageDefect::NotAnImage);
-    assert_eq!(with(|bytes| bytes[8] = 2), ImageDefect::Version { found: 2 });
+    assert_eq!(with(|bytes| bytes[8] = 1), ImageDefect::Version { found: 1 });
     assert_eq!(with(|bytes| bytes.push(0)), ImageDefect::Length);
     assert_eq!(with(|bytes| bytes.truncate(60)), ImageDefect::Length);
     assert_eq!(
@@ -212,7 +298,8 @@ proptest! {
             }
         }
         let (bytes, summary) = encode(&directory, &space, piece_bytes);
-        let (read, map) = decode(&bytes, summary, piece_bytes).expect("whole");
+        let image = decode(&bytes, summary, piece_bytes).expect("whole");
+        let (read, map) = (image.directory, image.space);
         prop_assert_eq!(trees(&read), trees(&directory));
         prop_assert_eq!(read.names().collect::<Vec<_>>(), directory.names().collect::<Vec<_>>());
         prop_assert_eq!(map.reachable_runs().collect::<Vec<_>>(), space.reachable_runs().collect::<Vec<_>>());
@@ -223,7 +310,7 @@ proptest! {
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..5),
         piece_bytes in 1usize..5_000,
     ) {
-        let (mut bytes, summary) = encode(&directory(), &space(), 4_096);
+        let (mut bytes, summary) = encode_with(&directory(), snapshots(), &space(), 4_096);
         let before = bytes.clone();
         for (at, byte) in changes {
             let at = at.index(bytes.len());
@@ -236,7 +323,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..600), start in 0usize..33) {
-        let (whole, _) = encode(&directory(), &space(), 4_096);
+        let (whole, _) = encode_with(&directory(), snapshots(), &space(), 4_096);
         let start = start.min(bytes.len());
         bytes[..start].copy_from_slice(&whole[..start]);
         let summary = ImageSummary { bytes: bytes.len() as u64, crc: crc32c(&bytes) };

@@ -71,6 +71,17 @@ impl SpaceMap {
         }
     }
 
+    /// Whether the page is in the frozen set (in the present one if none is frozen).
+    #[must_use]
+    pub fn is_frozen_reachable(&self, id: PageId) -> bool {
+        let (index, bit) = (id.0 as usize / REGION_PAGES, id.0 as usize % REGION_PAGES);
+        id.0 < self.frozen_counts().0
+            && self
+                .frozen_block(index)
+                .get(bit / 64)
+                .is_some_and(|word| word & (1 << (bit % 64)) != 0)
+    }
+
     /// Marks what a checkpoint's block `index` of the map names as allocated and reachable. For a new map
     /// that nothing was allocated from.
     ///

@@ -353,6 +353,9 @@ proptest! {
                 stored.extend((0..64).filter(|bit| word >> bit & 1 == 1).map(|bit| base + bit));
             }
         }
-        prop_assert_eq!(stored, expected);
+        prop_assert_eq!(&stored, &expected);
+        for id in 0..map.file_pages() + 70 {
+            prop_assert_eq!(map.is_frozen_reachable(PageId(id)), expected.contains(&id));
+        }
     }
 }

@@ -10,8 +10,8 @@
 //! | retired, still visible to an older live version | [`WaitingLists`] | handed out as freed, then [`release`](SpaceMap::release) |
 //!
 //! Both structures belong to one owner, the flusher (rule R7), and know nothing of threads or files.
-//! What a checkpoint stores is the reachable set alone: after a restart no older version lives, so
-//! everything else is free.
+//! What a checkpoint stores is the reachable set, and of what waits the part that named snapshots hold: after a
+//! restart no other older version lives, so everything else is free.
 
 mod bitmap;
 mod blocks;

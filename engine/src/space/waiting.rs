@@ -186,6 +186,41 @@ impl WaitingLists {
             .flat_map(|live| live.entries.iter().map(move |entry| (live.seq, *entry)))
     }
 
+    /// What would still wait if no version but `kept` (ascending) were alive, filed under each of them: what a
+    /// checkpoint stores for named snapshots. `waits` says whether an extent counts at all.
+    ///
+    /// Extents that lie side by side and are seen by the same of these versions are joined; their `born` becomes
+    /// the oldest of `kept` that sees them, which is all that their future depends on. O(n log n) for n entries.
+    pub fn kept_by(&self, kept: &[Seq], mut waits: impl FnMut(Extent) -> bool) -> Vec<Vec<Retired>> {
+        let mut filed = vec![Vec::new(); kept.len()];
+        for live in &self.live {
+            let Some(holder) = kept.partition_point(|seq| *seq <= live.seq).checked_sub(1) else {
+                continue;
+            };
+            for entry in &live.entries {
+                if entry.born <= kept[holder] && waits(entry.extent) {
+                    let oldest = kept.partition_point(|seq| *seq < entry.born);
+                    filed[holder].push(Retired {
+                        extent: entry.extent,
+                        born: kept[oldest],
+                    });
+                }
+            }
+        }
+        for entries in &mut filed {
+            entries.sort_unstable_by_key(|entry| entry.extent);
+            entries.dedup_by(|next, entry| {
+                let joins = entry.extent.start.0 + entry.extent.pages == next.extent.start.0
+                    && entry.born == next.born;
+                if joins {
+                    entry.extent.pages += next.extent.pages;
+                }
+                joins
+            });
+        }
+        filed
+    }
+
     /// How many live versions are older than `seq`.
     fn count_below(&self, seq: Seq) -> usize {
         // Groups retire at the newest sequence or the one after it: look at the back before searching.

@@ -62,6 +62,41 @@ fn versions_come_in_order_and_die_once() {
     assert_eq!((lists.oldest(), lists.newest()), (None, None));
 }
 
+#[test]
+fn what_named_versions_keep_is_joined_and_filed() {
+    let mut lists = WaitingLists::new();
+    let mut freed = Vec::new();
+    for seq in [3, 5, 7, 9] {
+        assert!(lists.publish(Seq(seq)));
+    }
+    for (id, born, retired) in [
+        (10, 1, 10),
+        (11, 2, 8),
+        (12, 4, 8),
+        (13, 5, 10),
+        (20, 6, 8),
+        (30, 1, 4),
+        (40, 1, 10),
+    ] {
+        lists.retire(page(id, born), Seq(retired), &mut freed);
+    }
+    let run = |start, pages, born| Retired {
+        extent: Extent {
+            start: PageId(start),
+            pages,
+        },
+        born: Seq(born),
+    };
+    let kept = lists.kept_by(&[Seq(3), Seq(5)], |extent| extent.start != PageId(40));
+    assert_eq!(
+        kept,
+        [vec![run(30, 1, 3)], vec![run(10, 2, 3), run(12, 2, 5)]],
+        "20 is seen by version 7 alone"
+    );
+    assert!(lists.kept_by(&[], |_| true).is_empty());
+    assert!(freed.is_empty());
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Publish { gap: u64 },
@@ -99,6 +134,51 @@ impl Model {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn what_is_stored_and_restored_is_what_the_death_of_all_others_leaves(
+        seqs in prop::collection::btree_set(1u64..60, 1..12),
+        kept in prop::collection::vec(any::<bool>(), 12),
+        entries in prop::collection::vec((0u64..60, 1u64..60), 0..60),
+    ) {
+        let (mut lists, mut freed) = (WaitingLists::new(), Vec::new());
+        for &seq in &seqs {
+            prop_assert!(lists.publish(Seq(seq)));
+        }
+        for (number, (born, age)) in entries.into_iter().enumerate() {
+            lists.retire(page(2 + number as u32, born), Seq(born + age), &mut freed);
+        }
+        let kept: Vec<Seq> = seqs.iter().zip(kept).filter(|(_, kept)| *kept).map(|(seq, _)| Seq(*seq)).collect();
+        let stored = lists.kept_by(&kept, |_| true);
+        for &seq in seqs.iter().rev().filter(|seq| !kept.contains(&Seq(**seq))) {
+            prop_assert!(lists.version_died(Seq(seq), &mut freed));
+        }
+        let mut restored = WaitingLists::new();
+        for &seq in &kept {
+            prop_assert!(restored.publish(seq));
+        }
+        for (seq, entries) in kept.iter().zip(&stored) {
+            restored.retire_all(entries, seq.next(), &mut Vec::new());
+        }
+        let pages = |lists: &WaitingLists| {
+            let mut pages: Vec<_> = lists
+                .iter()
+                .flat_map(|(seq, entry)| entry.extent.ids().map(move |id| (id, seq)))
+                .collect();
+            pages.sort_unstable();
+            pages
+        };
+        prop_assert_eq!(pages(&restored), pages(&lists));
+        // And whichever dies first from here on, the same is free.
+        for (turn, &seq) in kept.iter().enumerate().filter(|(turn, _)| turn % 2 == 0).chain(kept.iter().enumerate().filter(|(turn, _)| turn % 2 == 1)) {
+            let (mut left, mut right) = (Vec::new(), Vec::new());
+            prop_assert!(lists.version_died(seq, &mut left));
+            prop_assert!(restored.version_died(seq, &mut right));
+            let ids = |extents: Vec<Extent>| extents.into_iter().flat_map(Extent::ids).collect::<BTreeSet<_>>();
+            prop_assert_eq!(ids(left), ids(right), "turn {}", turn);
+        }
+        prop_assert_eq!(restored.entries_waiting(), 0);
+    }
 
     #[test]
     fn frees_exactly_what_no_live_version_sees(steps in prop::collection::vec(step(), 1..120)) {

@@ -27,6 +27,15 @@ pub(super) struct Passing {
     pub perhaps: Option<Option<BTreeMap<Vec<u8>, Content>>>,
 }
 
+/// What is known of a named snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct Named {
+    /// What it shows; `None`: its creation wasn't answered, so nobody has seen it.
+    pub shows: Option<BTreeMap<Place, Content>>,
+    /// Whether it must be there: its creation was acknowledged, and no attempt was made to drop it.
+    pub certain: bool,
+}
+
 /// What a life has at hand.
 pub(super) struct Hands {
     pub db: Db,
@@ -157,6 +166,9 @@ impl Run {
             && !sim::is_cut(&hands.db)
         {
             return Err(format!("after recovery: {error}"));
+        }
+        if !self.compare_named(hands)? {
+            return Ok(false);
         }
         let Some(found) = self.picture(hands, None)? else {
             return Ok(false);

@@ -5,8 +5,11 @@
 //! page must have exactly one owner.
 
 mod life;
+mod named;
 mod operations;
 mod profile;
+
+use std::collections::BTreeMap;
 
 use treering::sim::Planted;
 use treering_io::{FaultRates, SimDirectory, SimOptions};
@@ -89,6 +92,7 @@ pub fn run(seed: u64, setting: &Setting) -> Result<Outcome, String> {
         model: Model::new(),
         created: Vec::new(),
         passing: life::Passing::default(),
+        named: BTreeMap::new(),
         outcome: Outcome::default(),
     };
     for life in 0..run.profile.lives {
@@ -114,6 +118,8 @@ struct Run {
     /// Trees whose creation was acknowledged.
     created: Vec<bool>,
     passing: life::Passing,
+    /// Named snapshots that may be there.
+    named: BTreeMap<String, life::Named>,
     outcome: Outcome,
 }
 

@@ -44,7 +44,8 @@ impl Run {
             88..91 => self.snapshot(hands),
             91..93 => self.transaction(hands),
             93..95 => self.passing_tree(hands),
-            95..97 => self.flush(hands),
+            95..96 => self.flush(hands),
+            96..97 => self.named_snapshot(hands),
             97..98 => self.checkpoint(hands),
             _ => {
                 for _ in 0..self.random.below(40) {
@@ -165,7 +166,7 @@ impl Run {
     }
 
     /// Notes an answer; `None`: it was refused for a good reason.
-    fn answered<T>(
+    pub(super) fn answered<T>(
         &mut self,
         db: &Db,
         answer: treering::Result<T>,
