@@ -15,6 +15,18 @@ fn a_database_stays_within_its_budget() {
 }
 
 #[test]
+fn many_writers_stay_within_the_budget() {
+    watched(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (cache_bytes, threads) = (8 << 20, 64);
+        print!(
+            "{}",
+            run_child("memory-writers", directory.path(), &[cache_bytes, threads])
+        );
+    });
+}
+
+#[test]
 fn a_large_value_is_streamed() {
     watched(|| {
         let directory = tempfile::tempdir().expect("a directory");

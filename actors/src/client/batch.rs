@@ -136,6 +136,7 @@ impl Batch {
             action,
             durability: self.durability,
             reply,
+            credit: None,
         };
         if let Err(refused) = self.inner.runtime.send(shard, request, wait) {
             if let Action::Batch { records } = refused.action {

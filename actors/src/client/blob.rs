@@ -17,12 +17,14 @@ use super::db::Inner;
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};
+use crate::runtime::Credit;
 use crate::shared::{DATA_FILE, with_guard};
 use crate::value::Value;
 
-/// Bytes written or read at a time: what a blob costs in memory beyond the caller's own buffer.
+/// Bytes written or read at a time.
 const PIECE_BYTES: usize = 1 << 20;
-/// Pieces under way at a time.
+/// Pieces of one blob under way at a time: what it costs in memory beyond the caller's own buffer. All clients together
+/// are bounded by their credit.
 const PIECES_MAX: usize = 4;
 /// Bytes of a descriptor before its extents.
 const HEAD_BYTES: usize = 22;
@@ -150,14 +152,14 @@ impl Inner {
             let (mine, others) = rest.split_at(rest.len().min(extent.pages as usize * page_bytes));
             rest = others;
             for piece in mine.chunks(PIECE_BYTES) {
-                let mut buffer = AlignedBuffer::zeroed(piece.len().next_multiple_of(BLOCK_BYTES));
+                let (mut buffer, credit) = pieces.buffer(piece.len(), |_| Ok(()))?;
                 buffer[..piece.len()].copy_from_slice(piece);
-                pieces.send(TransferKind::Write, offset, Some(buffer), |_| Ok(()))?;
+                pieces.send(TransferKind::Write, offset, Some(buffer), credit);
                 offset += piece.len() as u64;
             }
         }
         pieces.finish(|_| Ok(()))?;
-        pieces.send(TransferKind::Sync, 0, None, |_| Ok(()))?;
+        pieces.send(TransferKind::Sync, 0, None, None);
         pieces.finish(|_| Ok(()))
     }
 
@@ -205,8 +207,8 @@ impl Inner {
             let mut done = 0;
             while done < bytes {
                 let piece = (bytes - done).min(PIECE_BYTES as u64);
-                let buffer = AlignedBuffer::zeroed(piece as usize);
-                pieces.send(TransferKind::Read, start + done, Some(buffer), &mut take)?;
+                let (buffer, credit) = pieces.buffer(piece as usize, &mut take)?;
+                pieces.send(TransferKind::Read, start + done, Some(buffer), credit);
                 done += piece;
             }
         }
@@ -221,20 +223,46 @@ impl Inner {
     }
 }
 
-type PieceAnswer = oneshot::Receiver<(std::io::Result<()>, Option<AlignedBuffer>)>;
+/// A transfer under way.
+struct Piece {
+    answer: oneshot::Receiver<(std::io::Result<()>, Option<AlignedBuffer>)>,
+    /// For its buffer.
+    _credit: Option<Credit>,
+}
 
 /// Transfers under way, answered in the order in which they were sent.
 struct Pieces<'i> {
     inner: &'i Inner,
-    answers: std::collections::VecDeque<PieceAnswer>,
+    under_way: std::collections::VecDeque<Piece>,
 }
 
 impl<'i> Pieces<'i> {
     fn new(inner: &'i Inner) -> Pieces<'i> {
         Pieces {
             inner,
-            answers: std::collections::VecDeque::new(),
+            under_way: std::collections::VecDeque::new(),
         }
+    }
+
+    /// A buffer for the next piece, as soon as there is credit for one.
+    fn buffer(
+        &mut self,
+        bytes: usize,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<(AlignedBuffer, Option<Credit>)> {
+        if self.under_way.len() >= PIECES_MAX {
+            self.take_one(&mut take)?;
+        }
+        let runtime = &self.inner.runtime;
+        let credit = loop {
+            // Who holds credit doesn't wait for more: many clients with a piece each would wait for each other.
+            match runtime.credit_now(bytes) {
+                None if self.under_way.is_empty() => break runtime.credit(bytes),
+                None => self.take_one(&mut take)?,
+                credit => break credit,
+            }
+        };
+        Ok((AlignedBuffer::zeroed(bytes.next_multiple_of(BLOCK_BYTES)), credit))
     }
 
     fn send(
@@ -242,12 +270,9 @@ impl<'i> Pieces<'i> {
         kind: TransferKind,
         offset: u64,
         buffer: Option<AlignedBuffer>,
-        take: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
-        if self.answers.len() >= PIECES_MAX {
-            self.take_one(take)?;
-        }
-        let (sender, receiver) = oneshot::channel();
+        credit: Option<Credit>,
+    ) {
+        let (sender, answer) = oneshot::channel();
         let reply = TransferReply::Client(sender);
         self.inner.runtime.send_pager(PagerMessage::Transfer(Transfer {
             kind,
@@ -255,22 +280,25 @@ impl<'i> Pieces<'i> {
             buffer,
             reply,
         }));
-        self.answers.push_back(receiver);
-        Ok(())
+        self.under_way.push_back(Piece {
+            answer,
+            _credit: credit,
+        });
     }
 
     fn take_one(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let Some(receiver) = self.answers.pop_front() else {
+        let Some(piece) = self.under_way.pop_front() else {
             return Ok(());
         };
-        let (result, buffer) = self.inner.runtime.wait(receiver, None).ok_or(Error::Closed)?;
+        let answer = self.inner.runtime.wait(piece.answer, None);
+        let (result, buffer) = answer.ok_or(Error::Closed)?;
         result.map_err(|error| Error::io("transferring a large value", error))?;
         buffer.map_or(Ok(()), |buffer| take(&buffer))
     }
 
     /// Waits for all that is under way.
     fn finish(&mut self, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        while !self.answers.is_empty() {
+        while !self.under_way.is_empty() {
             self.take_one(&mut take)?;
         }
         Ok(())
@@ -280,8 +308,8 @@ impl<'i> Pieces<'i> {
 impl Drop for Pieces<'_> {
     fn drop(&mut self) {
         // Extents must not be given back while writes to them are under way.
-        while let Some(answer) = self.answers.pop_front() {
-            let _ = self.inner.runtime.wait(answer, None);
+        while let Some(piece) = self.under_way.pop_front() {
+            let _ = self.inner.runtime.wait(piece.answer, None);
         }
     }
 }

@@ -112,6 +112,7 @@ fn drain(runtime: &Arc<Runtime>) -> Result<()> {
             action: Action::Batch { records: Vec::new() },
             durability: Durability::Sync,
             reply,
+            credit: None,
         };
         let sent = runtime.send(shard, request, true);
         result = result.and(sent.map_or(Err(Error::WouldDeadlock), |()| ticket.wait()));

@@ -314,6 +314,7 @@ impl Client {
             action: Action::DropTree,
             durability: Durability::Sync,
             reply,
+            credit: None,
         };
         let sent = self.inner.runtime.send(shard, request, wait);
         sent.map_err(|_| Error::WouldDeadlock)?;

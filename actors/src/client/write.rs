@@ -92,6 +92,7 @@ impl Inner {
             action,
             durability,
             reply,
+            credit: None,
         };
         if let Err(refused) = self.runtime.send(shard, request, wait) {
             if let Some(descriptor) = refused.action.blob() {

@@ -15,7 +15,10 @@ pub(crate) struct Batch {
     /// Batches of an older epoch than the shard's are refused (rule R13).
     pub tip_epoch: u64,
     pub stamp: Stamp,
+    /// Empty as soon as they stand in the log's buffer.
     pub records: Vec<u8>,
+    /// Bytes of `records` when the batch was frozen.
+    pub record_bytes: usize,
     /// New roots by tree and partition.
     pub roots: Vec<(TreeId, usize, Root)>,
     pub created: Vec<PageId>,
@@ -71,9 +74,9 @@ pub(crate) enum CommitMessage {
     SegmentDone {
         result: io::Result<()>,
     },
-    /// From the flusher: that many publications are taken note of.
+    /// From the flusher: publications with that many pages are taken note of.
     DeltasDone {
-        count: usize,
+        pages: usize,
     },
     /// From the flusher: the log before this position is not needed any more.
     Checkpointed {

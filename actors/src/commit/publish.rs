@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use treering_engine::Seq;
 
+use super::messages::Batch;
 use super::state::{Commit, Pending};
 use crate::actor::Outbox;
 use crate::flusher::{FlusherMessage, PublishedPages};
@@ -42,9 +43,7 @@ impl Commit {
         let operations: u64 = batches.iter().map(|batch| u64::from(batch.operations)).sum();
         self.shared.counters.add(Counter::CommittedOperations, operations);
         for batch in &batches {
-            outbox
-                .shards
-                .push((batch.shard, ShardMessage::Published { batches: 1 }));
+            outbox.shards.push((batch.shard, published(batch)));
         }
         if changes {
             self.shared.counters.add(Counter::CommitGroups, 1);
@@ -58,8 +57,7 @@ impl Commit {
             with_guard(&self.shared.memory, |guard| {
                 self.shared.current.publish(Arc::clone(&version), guard);
             });
-            self.deltas_outstanding += 1;
-            let pages = batches
+            let pages: Vec<PublishedPages> = batches
                 .into_iter()
                 .map(|batch| PublishedPages {
                     created: batch.created,
@@ -69,6 +67,7 @@ impl Commit {
                     stamp: batch.stamp,
                 })
                 .collect();
+            self.deltas_outstanding += PublishedPages::count(&pages);
             outbox.flusher.push(FlusherMessage::Published { version, pages });
         } else {
             let extents: Vec<_> = batches
@@ -92,9 +91,7 @@ impl Commit {
     pub(super) fn abandon_pending(&mut self, error: &crate::error::Error, outbox: &mut Outbox) {
         for group in self.pending.drain(..) {
             for batch in &group.batches {
-                outbox
-                    .shards
-                    .push((batch.shard, ShardMessage::Published { batches: 1 }));
+                outbox.shards.push((batch.shard, published(batch)));
             }
             for mut resolution in group.resolutions {
                 // Refusals and values, too: they tell of a tip that nobody may have seen (rule R12).
@@ -108,5 +105,13 @@ impl Commit {
                 });
             }
         }
+    }
+}
+
+/// What a shard is told of a batch that is over.
+fn published(batch: &Batch) -> ShardMessage {
+    ShardMessage::Published {
+        batches: 1,
+        record_bytes: batch.record_bytes,
     }
 }

@@ -123,6 +123,7 @@ pub(crate) struct Commit {
     pub(super) unsynced_since: Option<Nanos>,
     /// By shard.
     pub(super) tip_epochs: Vec<u64>,
+    /// Pages in publications that the flusher has not taken note of, as `PublishedPages::count` counts them.
     pub(super) deltas_outstanding: usize,
     pub(super) spare_buffer: Option<AlignedBuffer>,
     /// Why no segment could be prepared, if that failed since the last success.

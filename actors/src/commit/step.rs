@@ -9,7 +9,7 @@ use treering_engine::{Lsn, Seq, ShardId, Stamp, TreeId};
 
 use super::messages::{Batch, CommitMessage};
 use super::state::{Commit, Gathered, Pending};
-use super::{DELTAS_MAX, DROPPED_PREFIX, GATHERED_BYTES_MAX, LOG_LENGTH_FACTOR_MAX};
+use super::{DELTA_PAGES_MAX, DROPPED_PREFIX, GATHERED_BYTES_MAX, LOG_LENGTH_FACTOR_MAX};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::error::Error;
 use crate::flusher::FlusherMessage;
@@ -46,7 +46,7 @@ impl Actor for Commit {
             }
             CommitMessage::LogDone { result, buffer } => self.log_done(result, buffer, now, outbox),
             CommitMessage::SegmentDone { result } => self.segment_done(result),
-            CommitMessage::DeltasDone { count } => self.deltas_outstanding -= count,
+            CommitMessage::DeltasDone { pages } => self.deltas_outstanding -= pages,
             CommitMessage::Checkpointed { position } => {
                 self.checkpoint_requested = false;
                 self.checkpoint_failure = None;
@@ -138,7 +138,7 @@ impl Commit {
     }
 
     fn may_form_group(&self) -> bool {
-        if self.gathered.is_empty() || self.deltas_outstanding >= DELTAS_MAX {
+        if self.gathered.is_empty() || self.deltas_outstanding >= DELTA_PAGES_MAX {
             return false;
         }
         if !self.logging {
@@ -404,9 +404,14 @@ impl Commit {
                 let mut extents = batch.extents_unused;
                 extents.extend(batch.created.iter().copied().map(treering_engine::Extent::single));
                 extents.extend(batch.extents_added);
-                outbox
-                    .shards
-                    .push((batch.shard, ShardMessage::Refused { extents }));
+                let record_bytes = batch.record_bytes;
+                outbox.shards.push((
+                    batch.shard,
+                    ShardMessage::Refused {
+                        extents,
+                        record_bytes,
+                    },
+                ));
             }
             Gathered::CreateTree { reply, .. }
             | Gathered::RestoreTree { reply, .. }

@@ -22,6 +22,17 @@ pub(crate) struct PublishedPages {
     pub stamp: Stamp,
 }
 
+impl PublishedPages {
+    /// How much memory a publication takes, as a number of pages and extents; at least 1.
+    pub fn count(batches: &[PublishedPages]) -> usize {
+        let count = |batch: &PublishedPages| {
+            let extents = batch.extents_added.len() + batch.extents_unused.len();
+            batch.created.len() + batch.retired.len() + extents
+        };
+        batches.iter().map(count).sum::<usize>() + 1
+    }
+}
+
 /// Everything that arrives at the flusher.
 pub(crate) enum FlusherMessage {
     /// From the commit actor: this version is the current one now.

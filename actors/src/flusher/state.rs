@@ -59,6 +59,7 @@ pub(crate) struct Flusher {
     pub(super) dirty_pages: u64,
     /// Higher than every stamp seen.
     pub(super) next_stamp: u64,
+    /// Pages in publications that were taken note of in this step.
     pub(super) deltas_done: usize,
     /// Pages of blobs that the log names and no replayed record has brought into a tree yet.
     pub(super) reserved: BTreeSet<PageId>,

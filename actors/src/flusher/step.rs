@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use treering_engine::Extent;
 
-use super::messages::FlusherMessage;
+use super::messages::{FlusherMessage, PublishedPages};
 use super::named::NamedChange;
 use super::state::{Flusher, WantsIds};
 use crate::actor::{Actor, Nanos, Outbox};
@@ -20,9 +20,9 @@ impl Actor for Flusher {
     fn handle(&mut self, message: FlusherMessage, now: Nanos, outbox: &mut Outbox) {
         match message {
             FlusherMessage::Published { version, pages } => {
+                self.deltas_done += PublishedPages::count(&pages);
                 self.note_published(version.seq, pages);
                 self.newest = Arc::clone(&version);
-                self.deltas_done += 1;
             }
             FlusherMessage::Release { extents } => self.free(extents),
             FlusherMessage::ChunkRequest { shard, pages } => {
@@ -91,7 +91,7 @@ impl Actor for Flusher {
         self.serve_ids(outbox);
         if self.deltas_done > 0 {
             outbox.commit.push(CommitMessage::DeltasDone {
-                count: std::mem::take(&mut self.deltas_done),
+                pages: std::mem::take(&mut self.deltas_done),
             });
         }
         let counters = &self.shared.counters;

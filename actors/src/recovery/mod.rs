@@ -58,6 +58,11 @@ const STAMPS_SKIPPED: u64 = 1 << 20;
 /// Most record bytes of a batch, whatever a segment could hold: it is kept in memory several times.
 const BATCH_RECORD_BYTES_MAX: usize = 8 << 20;
 
+/// Most bytes that clients have under way, in caches of any size.
+const CREDIT_BYTES_MAX: usize = 8 << 20;
+/// Most record bytes in batches that are frozen and not published, over all shards.
+const UNPUBLISHED_BYTES_MAX: usize = 8 << 20;
+
 /// Most pages that one reader asks for at a time, in large caches.
 const FETCHED_MAX: usize = 64;
 
@@ -306,6 +311,8 @@ fn run(
         fetched_max: (frames / 16).clamp(1, FETCHED_MAX),
         dirty_pages_max: options.max_dirty_pages.unwrap_or(frames / 2).max(1),
         checkpoint_log_bytes: options.checkpoint_log_bytes,
+        credit_bytes: (frames * page_bytes / 4).min(CREDIT_BYTES_MAX),
+        unpublished_bytes_max: UNPUBLISHED_BYTES_MAX / options.shards,
         batch_record_bytes_max: start
             .layout
             .record_bytes_max()

@@ -429,6 +429,7 @@ impl Replayer<'_> {
                 action,
                 durability: Durability::Buffered,
                 reply,
+                credit: None,
             };
             match self.runtime.send(shard, request, false) {
                 Ok(()) => tickets.push(ticket),
@@ -461,6 +462,7 @@ pub(super) fn resume_drops(runtime: &Arc<Runtime>) -> Result<()> {
             action: Action::DropTree,
             durability: Durability::Buffered,
             reply,
+            credit: None,
         };
         runtime
             .send(owner, request, false)

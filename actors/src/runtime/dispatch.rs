@@ -10,6 +10,7 @@ use treering_engine::memory::FrameId;
 use treering_engine::{PageRef, ShardId};
 use treering_io::{File, Operation};
 
+use super::credit::{CREDIT_FREE_BYTES, Credit, Credits};
 use super::files::LogFiles;
 use super::inside::is_inside;
 use super::seat::{Seat, Step};
@@ -65,6 +66,8 @@ pub(crate) struct Runtime {
     started: Instant,
     /// Threads that look for their answers before they sleep.
     yielding: AtomicUsize,
+    /// The bytes that clients may have under way.
+    credits: Credits,
 }
 
 /// Actors that got messages and have to be seen to.
@@ -123,6 +126,7 @@ impl Runtime {
             stopping: AtomicBool::new(false),
             files_closed: RwLock::new(false),
             started: Instant::now(),
+            credits: Credits::new(shared.settings.credit_bytes),
             shared,
             yielding: AtomicUsize::new(0),
         }
@@ -173,13 +177,21 @@ impl Runtime {
     pub fn send(
         &self,
         shard: ShardId,
-        request: Request,
+        mut request: Request,
         wait: bool,
     ) -> std::result::Result<(), Box<Request>> {
         let seat = self.shard(shard);
         if wait && is_inside() {
             return Err(Box::new(request));
         }
+        request.credit = match request.bytes() {
+            0..=CREDIT_FREE_BYTES => None,
+            bytes if is_inside() => match self.credit_now(bytes) {
+                None => return Err(Box::new(request)),
+                credit => credit,
+            },
+            bytes => self.credit(bytes),
+        };
         if let Some(sim) = &self.sim {
             sim.request(self, seat, ShardMessage::Request(request));
             return Ok(());
@@ -199,6 +211,25 @@ impl Runtime {
             seat.discard_if_retired();
         }
         Ok(())
+    }
+
+    /// Credit for bytes that a client has under way, waiting until there is some. `None` for a database that has
+    /// ended, which takes nothing. The caller holds no credit meanwhile.
+    pub fn credit(&self, bytes: usize) -> Option<Credit> {
+        if let Some(sim) = &self.sim {
+            return sim.wait_until(self, || self.credits.take(bytes));
+        }
+        loop {
+            let credit = self.credits.take_within(bytes, STOPPED_LOOK);
+            if credit.is_some() || self.stopping.load(Ordering::SeqCst) {
+                return credit;
+            }
+        }
+    }
+
+    /// [`credit`](Self::credit), if there is some now.
+    pub fn credit_now(&self, bytes: usize) -> Option<Credit> {
+        self.credits.take(bytes)
     }
 
     /// Leaves a message with the commit actor, on behalf of a client.

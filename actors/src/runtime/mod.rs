@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`seat`](seat) | one actor with its two mailboxes, and the rule that one caller at a time runs it |
 //! | [`dispatch`](dispatch) | carrying out an outbox, and running actors on the way |
+//! | [`credit`](credit) | how many bytes clients may have under way |
 //! | [`waiting`](waiting) | spin, yield, sleep: the one place where threads wait |
 //! | [`threads`](threads) | the dedicated thread of each actor |
 //! | [`inside`](inside) | whether user code that wants to wait is part of a step |
@@ -16,6 +17,7 @@
 //! one. Ownership stays exclusive by the seat's lock, and messages leave in the order of steps, because they are
 //! sent before the lock is given back.
 
+mod credit;
 mod dispatch;
 mod files;
 mod inside;
@@ -24,6 +26,7 @@ mod sim;
 mod threads;
 mod waiting;
 
+pub(crate) use credit::Credit;
 pub(crate) use dispatch::Runtime;
 pub(crate) use files::LogFiles;
 pub(crate) use inside::is_inside;

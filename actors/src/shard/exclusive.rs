@@ -44,6 +44,7 @@ impl Shard {
             action,
             durability,
             reply,
+            credit,
         } = request;
         self.open.sync |= durability == Durability::Sync;
         let job = match action {
@@ -57,6 +58,7 @@ impl Shard {
         self.exclusive = Some(Exclusive {
             job,
             reply,
+            _credit: credit,
             next: 0,
             waits_for: None,
             held: Vec::new(),

@@ -8,6 +8,7 @@ use treering_engine::{Extent, PageRef, TreeId};
 use super::update::UpdateFunction;
 use crate::error::Error;
 use crate::options::Durability;
+use crate::runtime::Credit;
 use crate::ticket::Reply;
 
 /// A key and a value in one allocation.
@@ -123,15 +124,38 @@ pub(crate) enum Stored {
     Blob(Box<[u8]>),
 }
 
+impl Stored {
+    fn bytes(&self) -> usize {
+        match self {
+            Stored::Absent => 0,
+            Stored::Inline(bytes) | Stored::Blob(bytes) => bytes.len(),
+        }
+    }
+}
+
 /// A request of a client.
 pub(crate) struct Request {
     pub tree: TreeId,
     pub action: Action,
     pub durability: Durability,
     pub reply: Reply,
+    /// For the memory that the request takes until it has run; the runtime fills it in.
+    pub credit: Option<Credit>,
 }
 
 impl Request {
+    /// Bytes of keys, values and records that a client has brought.
+    pub fn bytes(&self) -> usize {
+        match &self.action {
+            Action::Put { pair, .. } => pair.bytes.len(),
+            Action::Delete { key } | Action::Get { key } | Action::Update { key, .. } => key.len(),
+            Action::Swap { key, expected, new } => key.len() + expected.bytes() + new.bytes(),
+            Action::Batch { records } => records.capacity(),
+            // Recovery bounds its slices itself, and hands all shards their parts at once.
+            Action::Replay { .. } | Action::DropTree => 0,
+        }
+    }
+
     /// The one key that this request names; `None` for those that name several or none.
     pub fn key(&self) -> Option<&[u8]> {
         match &self.action {
@@ -176,10 +200,13 @@ pub(crate) enum ShardMessage {
         result: Result<FrameId, Error>,
     },
     /// From the commit actor: that many more of this shard's batches are published.
-    Published { batches: u32 },
+    Published { batches: u32, record_bytes: usize },
     /// From the commit actor: one more of this shard's batches is refused. Its pages may be given back, now that no tip
     /// refers to them: `TipsDropped` came before.
-    Refused { extents: Vec<Extent> },
+    Refused {
+        extents: Vec<Extent>,
+        record_bytes: usize,
+    },
     /// From the commit actor: batches were refused; go back to what is published.
     TipsDropped { tip_epoch: u64, cause: Error },
     /// From the flusher: fresh page ids, or the reason why there are none.

@@ -27,6 +27,7 @@ impl Shard {
             action: super::Action::DropTree,
             durability: request.durability,
             reply: Reply::none(),
+            credit: None,
         };
         queue.push_back(std::mem::replace(request, empty));
         self.parked.count += 1;

@@ -10,6 +10,7 @@ use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 use super::messages::Request;
 use super::store::{OpenPages, Supply};
 use crate::error::Error;
+use crate::runtime::Credit;
 use crate::shared::Shared;
 use crate::ticket::{Reply, Resolution};
 
@@ -72,6 +73,8 @@ pub(super) struct Parked {
 pub(super) struct Exclusive {
     pub job: ExclusiveJob,
     pub reply: Reply,
+    /// Given back when the job's records are.
+    pub _credit: Option<Credit>,
     /// How far it got: offset of the next record.
     pub next: usize,
     /// The page it waits for, if any.
@@ -110,7 +113,9 @@ pub(crate) struct Shard {
     pub(super) ready: VecDeque<ReadyRequest>,
     pub(super) parked: Parked,
     pub(super) exclusive: Option<Exclusive>,
+    /// Frozen batches that are not published yet, and bytes of their records.
     pub(super) unpublished: u32,
+    pub(super) unpublished_bytes: usize,
     pub(super) tip_epoch: u64,
     pub(super) next_stamp: u64,
     pub(super) starved: Starved,
@@ -158,6 +163,7 @@ impl Shard {
             parked: Parked::default(),
             exclusive: None,
             unpublished: 0,
+            unpublished_bytes: 0,
             tip_epoch: 0,
             next_stamp: first_stamp.0 + u64::from(id.0),
             starved: Starved::No,

@@ -30,12 +30,20 @@ impl Actor for Shard {
         match message {
             ShardMessage::Request(request) => self.incoming.push_back(request),
             ShardMessage::Loaded { reference, result } => self.loaded(reference, result),
-            ShardMessage::Published { batches } => {
+            ShardMessage::Published {
+                batches,
+                record_bytes,
+            } => {
                 self.unpublished -= batches;
+                self.unpublished_bytes -= record_bytes;
                 self.reclaim_paused = false;
             }
-            ShardMessage::Refused { extents } => {
+            ShardMessage::Refused {
+                extents,
+                record_bytes,
+            } => {
                 self.unpublished -= 1;
+                self.unpublished_bytes -= record_bytes;
                 // Poisoned, the tips stay and refer to the pages until the database is opened again.
                 if !self.shared.status.is_poisoned() {
                     outbox.flusher.push(FlusherMessage::Release { extents });
@@ -93,7 +101,13 @@ impl Actor for Shard {
 impl Shard {
     /// Whether the open batch takes no more operations before it can be frozen.
     fn is_full(&self) -> bool {
-        self.unpublished >= UNPUBLISHED_BATCHES_MAX && self.is_bounded()
+        self.is_ahead() && self.is_bounded()
+    }
+
+    /// Whether as much is unpublished as may be: nothing more is frozen before some of it is.
+    fn is_ahead(&self) -> bool {
+        self.unpublished >= UNPUBLISHED_BATCHES_MAX
+            || self.unpublished_bytes >= self.shared.settings.unpublished_bytes_max
     }
 
     /// Whether the open batch has reached one of its bounds.
@@ -157,7 +171,7 @@ impl Shard {
                 );
                 continue;
             }
-            if self.parked.count > 0 || self.unpublished >= UNPUBLISHED_BATCHES_MAX {
+            if self.parked.count > 0 || self.is_ahead() {
                 // Requests for several keys wait until those before them have run, and are waited for.
                 self.incoming.push_front(request);
                 return;
@@ -392,7 +406,7 @@ impl Shard {
 
     /// Closes the open batch and sends it to the commit actor, if it holds anything and may be sent.
     pub(super) fn freeze(&mut self, outbox: &mut Outbox) {
-        if self.open.is_empty() || self.unpublished >= UNPUBLISHED_BATCHES_MAX || self.in_atomic_batch() {
+        if self.open.is_empty() || self.is_ahead() || self.in_atomic_batch() {
             return;
         }
         let mut roots: Vec<(TreeId, usize, Root)> = Vec::with_capacity(self.touched.len());
@@ -403,10 +417,12 @@ impl Shard {
             }
         }
         let open = &mut self.open;
+        self.unpublished_bytes += open.records.len();
         outbox.commit.push(CommitMessage::Batch(Batch {
             shard: self.id,
             tip_epoch: self.tip_epoch,
             stamp: open.pages.stamp,
+            record_bytes: open.records.len(),
             records: std::mem::take(&mut open.records),
             roots,
             created: std::mem::take(&mut open.pages.created),

@@ -62,6 +62,10 @@ pub(crate) struct Settings {
     pub dirty_pages_max: usize,
     /// Log length that starts a checkpoint.
     pub checkpoint_log_bytes: u64,
+    /// Most bytes of larger requests, and of pieces of blobs, that clients have under way.
+    pub credit_bytes: usize,
+    /// Most record bytes in the frozen batches of one shard that are not published, beyond which none is frozen.
+    pub unpublished_bytes_max: usize,
     /// Most record bytes of one batch.
     pub batch_record_bytes_max: usize,
     /// Longest time that a buffered write stays unsynced.

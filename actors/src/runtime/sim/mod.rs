@@ -139,6 +139,20 @@ impl Sim {
         }
     }
 
+    /// Runs steps until `look` finds something. `None`: the power is off.
+    pub fn wait_until<T>(&self, runtime: &Runtime, look: impl Fn() -> Option<T>) -> Option<T> {
+        while self.is_powered() {
+            let found = look();
+            if found.is_some() {
+                return found;
+            }
+            if !self.step(runtime) && self.is_powered() {
+                self.give_up(runtime, "nothing can run, and a client waits for credit");
+            }
+        }
+        None
+    }
+
     /// Runs steps until the answer is there. `None`: there will be none.
     pub fn wait<T>(&self, runtime: &Runtime, receiver: &oneshot::Receiver<T>) -> Option<T> {
         for _ in 0..STEPS_PER_ANSWER_MAX {

@@ -31,6 +31,7 @@ fn main() {
         "uring-refused" => refusals::uring(&path),
         "sync-refused" => refusals::sync(&path),
         "memory" => memory::run(&path, number(0)),
+        "memory-writers" => memory::writers(&path, number(0), number(1)),
         "large-value-put" => memory::large_value_put(&path, number(0), number(1)),
         "large-value-get" => memory::large_value_get(&path, number(0), number(1)),
         other => panic!("unknown role {other:?}"),

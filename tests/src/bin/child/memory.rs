@@ -59,6 +59,53 @@ pub fn run(path: &Path, cache_bytes: u64) {
     check_peak(cache_bytes, 0);
 }
 
+/// Fills the cache several times over from many threads at once, by every kind of write that carries many bytes: what
+/// is under way must be bounded by its bytes, not only by its number.
+pub fn writers(path: &Path, cache_bytes: u64, threads: u64) {
+    const BATCH_WRITES: u64 = 64;
+    const BLOB_BYTES: u64 = 6 << 20;
+    let db = open(path, cache_bytes);
+    let tree = db.client().tree("t").expect("a tree");
+    let blob = large(BLOB_BYTES);
+    let all_are_there = std::sync::Barrier::new(threads as usize);
+    let rounds = 4 * cache_bytes / 1_000 / threads / BATCH_WRITES;
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (db, tree, blob, all_are_there) = (&db, &tree, &blob, &all_are_there);
+            let key = move |number: u64| {
+                (thread << 32 | number)
+                    .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+                    .to_be_bytes()
+            };
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let first = round * BATCH_WRITES;
+                    let numbers = first..first + BATCH_WRITES;
+                    let send = |number| tree.send_put(key(number), [1; 900]).expect("a put is sent");
+                    let tickets: Vec<_> = numbers.clone().map(send).collect();
+                    for ticket in tickets {
+                        ticket.wait().expect("a put");
+                    }
+                    let mut batch = db.client().batch();
+                    for number in numbers {
+                        batch.put(tree, key(number), [2; 900]);
+                    }
+                    batch.commit().expect("a batch");
+                    tree.put(key(first), [3; 100]).expect("a put");
+                }
+                all_are_there.wait();
+                tree.put(thread.to_be_bytes(), blob).expect("a large put");
+            });
+        }
+    });
+    // The caller's large value, and the batches, which are their caller's until they are committed.
+    let users_bytes = BLOB_BYTES + threads * BATCH_WRITES * 1_024;
+    check_peak(cache_bytes, users_bytes);
+    drop(tree);
+    db.close().expect("a clean close");
+    check_peak(cache_bytes, users_bytes);
+}
+
 /// Writes one value much larger than the cache.
 pub fn large_value_put(path: &Path, cache_bytes: u64, value_bytes: u64) {
     let db = open(path, cache_bytes);
