@@ -58,7 +58,7 @@ pub(super) fn ascend<S: NodeStore>(
 }
 
 /// A root with a single child gives way to it.
-fn collapse<S: NodeStore>(store: &mut S, root: &mut Root) {
+pub(super) fn collapse<S: NodeStore>(store: &mut S, root: &mut Root) {
     while root.height > 1 {
         let Ok(node) = store.locate(root.reference) else {
             return;

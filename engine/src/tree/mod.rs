@@ -11,6 +11,7 @@
 //! | `cursor` | ordered scans in both directions |
 //! | `bulk` | a tree from ascending entries, bottom up |
 //! | `check` | everything that must hold, looked at |
+//! | `cut` | one tree made two, two made one |
 //! | `diff` | what differs between two versions |
 //! | `write` | one write: descend, look, decide, change |
 //! | `path` | the nodes that a write goes through |
@@ -29,6 +30,9 @@ mod ascend;
 mod bulk;
 mod check;
 mod cursor;
+mod cut;
+#[cfg(test)]
+mod cut_tests;
 mod diff;
 mod inner_sequence;
 mod leaf_sequence;
@@ -49,6 +53,7 @@ mod write;
 pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check};
 pub use cursor::Cursor;
+pub use cut::{Halves, cut, join};
 pub use diff::{Diff, Difference};
 pub use read::{get, get_many, warm};
 pub use store::{Located, Miss, NodeStore, ReadNodes};
@@ -65,7 +70,8 @@ pub struct Root {
     pub reference: PageRef,
     /// Number of levels: 0 when empty, 1 when the root is a leaf.
     pub height: u8,
-    /// Number of keys.
+    /// Number of keys. Of a part of a tree that was [cut]: its share of the tree's number, wrapping, which alone
+    /// says nothing.
     pub entries: u64,
 }
 

@@ -32,6 +32,14 @@ pub(super) struct Step {
 }
 
 impl Step {
+    const NOWHERE: Step = Step {
+        node: Located {
+            reference: PageRef::NONE,
+            frame: 0,
+        },
+        index: 0,
+    };
+
     pub(super) fn index(self) -> usize {
         self.index as usize
     }
@@ -47,14 +55,7 @@ pub(super) struct Path {
 impl Path {
     /// Walks from the root to the leaf whose range holds the key. The tree isn't empty.
     pub(super) fn descend<S: NodeStore>(store: &S, root: &Root, key: &[u8]) -> Result<Path, Miss> {
-        let nowhere = Located {
-            reference: PageRef::NONE,
-            frame: 0,
-        };
-        let mut steps = [Step {
-            node: nowhere,
-            index: 0,
-        }; HEIGHT_MAX];
+        let mut steps = [Step::NOWHERE; HEIGHT_MAX];
         let leaf_depth = usize::from(root.height) - 1;
         let mut reference = root.reference;
         for step in &mut steps[..leaf_depth] {
@@ -71,6 +72,33 @@ impl Path {
         prefetch::leaf_top(store.bytes(leaf));
         steps[leaf_depth].node = leaf;
         Ok(Path { steps, leaf_depth })
+    }
+
+    /// Walks along the right (or left) edge, above the node at `depth`, which is given; the tree isn't empty. Only the
+    /// levels above it may be looked at.
+    pub(super) fn along_edge<S: NodeStore>(
+        store: &S,
+        root: &Root,
+        depth: usize,
+        right: bool,
+    ) -> Result<(Path, PageRef), Miss> {
+        let mut steps = [Step::NOWHERE; HEIGHT_MAX];
+        let mut reference = root.reference;
+        for step in &mut steps[..depth] {
+            let node = store.locate(reference)?;
+            let inner = Inner::new(store.bytes(node));
+            let index = if right { inner.count - 1 } else { 0 };
+            *step = Step {
+                node,
+                index: index as u32,
+            };
+            reference = inner.child(index);
+        }
+        let path = Path {
+            steps,
+            leaf_depth: depth,
+        };
+        Ok((path, reference))
     }
 
     pub(super) fn leaf_depth(&self) -> usize {

@@ -118,13 +118,21 @@ impl TestStore {
 
     /// Panics if the tip doesn't consist of exactly what was created and not retired.
     pub(super) fn assert_balanced(&self, tip: &Root) {
+        assert_eq!(
+            self.unretired(),
+            self.reachable(tip),
+            "created - retired = reachable"
+        );
+    }
+
+    /// What was created and not retired.
+    pub(super) fn unretired(&self) -> BTreeSet<PageId> {
         let held = self
             .pages
             .iter()
             .flatten()
             .map(|page| page::reference(&page.bytes).id);
-        let live: BTreeSet<PageId> = held.filter(|id| !self.retired.contains(id)).collect();
-        assert_eq!(live, self.reachable(tip), "created - retired = reachable");
+        held.filter(|id| !self.retired.contains(id)).collect()
     }
 
     /// Frees what was retired and isn't reached by a root that is still held.

@@ -140,7 +140,7 @@ fn plant<S: NodeStore>(store: &mut S, root: &mut Root, key: &[u8], value: ValueR
     *root = Root {
         reference: node.reference,
         height: 1,
-        entries: 1,
+        entries: root.entries.wrapping_add(1),
     };
     Change::Inserted
 }
@@ -153,7 +153,7 @@ fn insert<S: NodeStore>(
     key: &[u8],
     value: ValueRef<'_>,
 ) {
-    root.entries += 1;
+    root.entries = root.entries.wrapping_add(1);
     let depth = path.leaf_depth();
     if leaf_edit::can_insert(&Leaf::new(store.bytes(path.leaf())), key, value.bytes().len()) {
         let node = path.open(store, root, depth);
@@ -186,7 +186,7 @@ fn remove<S: NodeStore>(
     neighbours: &[Option<Neighbour>],
 ) {
     retire_blob(store, path.leaf(), slot);
-    root.entries -= 1;
+    root.entries = root.entries.wrapping_sub(1);
     let depth = path.leaf_depth();
     if Leaf::new(store.bytes(path.leaf())).count == 1 {
         if depth == 0 {
