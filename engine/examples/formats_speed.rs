@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 use treering_engine::catalog::{Directory, TreeState};
@@ -237,7 +238,7 @@ fn directory() {
                         entries: 1,
                     };
                     directory = directory
-                        .with_roots(&[(TreeId(round % trees), 0, root)])
+                        .with_roots(&[(TreeId(round % trees), Arc::from([]), root)])
                         .expect("exists");
                 }
             },

@@ -1,6 +1,7 @@
 //! What the commit actor is told, and what it wants done.
 
 use std::io;
+use std::sync::Arc;
 
 use treering_engine::log::LogPosition;
 use treering_engine::tree::Root;
@@ -19,8 +20,8 @@ pub(crate) struct Batch {
     pub records: Vec<u8>,
     /// Bytes of `records` when the batch was frozen.
     pub record_bytes: usize,
-    /// New roots by tree and partition.
-    pub roots: Vec<(TreeId, usize, Root)>,
+    /// New roots by tree and lowest key of the partition.
+    pub roots: Vec<(TreeId, Arc<[u8]>, Root)>,
     pub created: Vec<PageId>,
     pub retired: Vec<Retired>,
     /// Whether blobs are among the retired.
@@ -29,7 +30,7 @@ pub(crate) struct Batch {
     /// Blobs of refused requests.
     pub extents_unused: Vec<Extent>,
     pub trees_dropped: Vec<TreeId>,
-    /// Dropped trees of which nothing is left.
+    /// Dropped trees of which the shard has nothing left.
     pub trees_forgotten: Vec<TreeId>,
     pub resolutions: Vec<Resolution>,
     pub operations: u32,

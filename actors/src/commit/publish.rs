@@ -38,6 +38,7 @@ impl Commit {
             batches,
             resolutions,
             checkpoint_syncs,
+            reclaims,
             ..
         } = group;
         let operations: u64 = batches.iter().map(|batch| u64::from(batch.operations)).sum();
@@ -83,6 +84,9 @@ impl Commit {
                 token,
                 result: Ok(self.durable),
             });
+        }
+        for (shard, tree) in reclaims {
+            outbox.shards.push((shard, ShardMessage::TreeDropped { tree }));
         }
         outbox.resolutions.extend(resolutions);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use treering_engine::catalog::Directory;
 use treering_engine::log::{GroupBuilder, LogPosition, SegmentLayout, SegmentSet};
-use treering_engine::{Seq, TreeId};
+use treering_engine::{Seq, ShardId, TreeId};
 use treering_io::AlignedBuffer;
 
 use super::messages::Batch;
@@ -68,6 +68,8 @@ pub(super) struct Pending {
     pub batches: Vec<Batch>,
     pub resolutions: Vec<Resolution>,
     pub checkpoint_syncs: Vec<u64>,
+    /// Shards that have parts of trees which are dropped as of this group.
+    pub reclaims: Vec<(ShardId, TreeId)>,
 }
 
 /// The log task that is out.

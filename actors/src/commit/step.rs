@@ -1,5 +1,6 @@
 //! One step of the commit actor: gather, give places in the log, publish what may be seen, write.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use treering_engine::catalog::{CatalogError, Directory, TreeState};
@@ -134,6 +135,7 @@ impl Commit {
             batches: Vec::new(),
             resolutions: Vec::new(),
             checkpoint_syncs: tokens,
+            reclaims: Vec::new(),
         });
     }
 
@@ -173,6 +175,7 @@ impl Commit {
             batches: Vec::new(),
             resolutions: Vec::new(),
             checkpoint_syncs: Vec::new(),
+            reclaims: Vec::new(),
         };
         let mut refused = false;
         while let Some(next) = self.gathered.pop_front() {
@@ -244,9 +247,13 @@ impl Commit {
                 self.plan(|planned| planned.with_roots(&batch.roots));
                 for tree in &batch.trees_dropped {
                     self.hide_tree(*tree);
+                    let owners = self.owners(*tree).filter(|owner| *owner != batch.shard);
+                    group.reclaims.extend(owners.map(|owner| (owner, *tree)));
                 }
                 for tree in &batch.trees_forgotten {
-                    self.plan(|planned| planned.without_tree(*tree));
+                    if self.is_empty(*tree) {
+                        self.plan(|planned| planned.without_tree(*tree));
+                    }
                 }
                 group.resolutions.append(&mut batch.resolutions);
                 group.batches.push(batch);
@@ -330,6 +337,27 @@ impl Commit {
             partitions: Arc::clone(&state.partitions),
         };
         self.plan(|planned| planned.without_tree(id)?.with_tree(hidden));
+    }
+
+    /// Who has parts of a tree.
+    fn owners(&self, tree: TreeId) -> impl Iterator<Item = ShardId> {
+        let partitions = self.planned.get(tree).map(|state| Arc::clone(&state.partitions));
+        let owners: BTreeSet<ShardId> = partitions
+            .iter()
+            .flat_map(|all| all.iter())
+            .map(|part| part.owner)
+            .collect();
+        owners.into_iter()
+    }
+
+    /// Whether no part of a tree has any nodes.
+    fn is_empty(&self, tree: TreeId) -> bool {
+        self.planned.get(tree).is_some_and(|state| {
+            state
+                .partitions
+                .iter()
+                .all(|partition| partition.root.reference.is_none())
+        })
     }
 
     fn has_place(&self, record_bytes: usize) -> Place {

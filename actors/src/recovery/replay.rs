@@ -452,7 +452,10 @@ pub(super) fn resume_drops(runtime: &Arc<Runtime>) -> Result<()> {
         directory
             .iter()
             .filter(|tree| tree.name.starts_with(DROPPED_PREFIX))
-            .map(|tree| (tree.id, tree.partitions[0].owner))
+            .flat_map(|tree| {
+                let owners: BTreeSet<_> = tree.partitions.iter().map(|partition| partition.owner).collect();
+                owners.into_iter().map(|owner| (tree.id, owner))
+            })
             .collect()
     });
     for (tree, owner) in dropped {

@@ -8,6 +8,7 @@ use treering_engine::{PageRef, TreeId};
 use super::apply::{Notes, apply_record};
 use super::messages::{Action, Request};
 use super::state::{Exclusive, ExclusiveJob, Shard};
+use super::step::Place;
 use super::store::TipStore;
 use crate::actor::Outbox;
 use crate::client::{NodeView, blobs_in};
@@ -142,12 +143,14 @@ impl Shard {
         let Some((tree, first)) = changes.next() else {
             return;
         };
-        let Some(tip) = self.tips.get(&tree) else { return };
+        let Some(tip) = self.tips.get(tree, first) else {
+            return;
+        };
         let mut keys = vec![first];
         let count = self.shared.settings.fetched_max * READ_AHEAD_KEYS;
         keys.extend(
             changes
-                .take_while(|(next, _)| *next == tree)
+                .take_while(|(next, key)| *next == tree && tip.holds(key))
                 .take(count)
                 .map(|(_, key)| key),
         );
@@ -249,11 +252,11 @@ impl Shard {
             }
         };
         let behind = reader.offset();
-        let Some(tree) = record.tree() else {
+        let Some((tree, key)) = record.change() else {
             *offset = behind;
             return Progress::Done;
         };
-        let progress = self.run_part(tree, guard, outbox, |store, root, notes| {
+        let progress = self.run_part(tree, key, guard, outbox, |store, root, notes| {
             apply_record(store, root, &record, notes.extents_added)
         });
         if matches!(progress, Progress::Done) {
@@ -265,20 +268,24 @@ impl Shard {
     fn run_part(
         &mut self,
         tree: TreeId,
+        key: &[u8],
         guard: &Guard,
         outbox: &mut Outbox,
         change: impl FnOnce(&mut TipStore<'_>, &mut tree::Root, &mut Notes<'_>) -> Result<(), Miss>,
     ) -> Progress {
-        if self.is_dropped(tree) || !self.has_tip(tree, guard) {
-            return Progress::Failed(Error::TreeNotFound {
-                name: format!("#{}", tree.0),
-            });
-        }
-        let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
-        if !self.supply_for(tree::reserve_for(height), outbox) {
+        let place = match self.locate(tree, key, guard) {
+            Place::Here(place) => place,
+            Place::Elsewhere(_) => return Progress::Failed(Error::CrossShard),
+            Place::Nowhere => {
+                return Progress::Failed(Error::TreeNotFound {
+                    name: format!("#{}", tree.0),
+                });
+            }
+        };
+        if !self.supply_for(tree::reserve_for(self.height(place)), outbox) {
             return self.shortage.clone().map_or(Progress::Starved, Progress::Failed);
         }
-        match self.change_tip(tree, guard, change) {
+        match self.change_tip(place, guard, change) {
             Err(miss) => Progress::Missed(miss),
             Ok(None) => Progress::Ended,
             Ok(Some(())) => Progress::Done,

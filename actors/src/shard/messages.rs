@@ -209,6 +209,8 @@ pub(crate) enum ShardMessage {
     },
     /// From the commit actor: batches were refused; go back to what is published.
     TipsDropped { tip_epoch: u64, cause: Error },
+    /// From the commit actor: the published version says that the tree is dropped, and gives this shard a part of it.
+    TreeDropped { tree: TreeId },
     /// From the flusher: fresh page ids, or the reason why there are none.
     Chunk {
         extents: Vec<Extent>,

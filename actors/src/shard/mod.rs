@@ -31,6 +31,7 @@ mod reclaim;
 mod state;
 mod step;
 mod store;
+mod tips;
 mod update;
 
 pub(crate) use messages::{Action, Condition, Pair, Request, ShardMessage, Stored, ValueKind};

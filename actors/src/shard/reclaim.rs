@@ -14,6 +14,7 @@ use treering_engine::{PageId, PageRef, TreeId};
 
 use super::state::{Shard, Starved};
 use super::store::TipStore;
+use super::tips::Tip;
 use crate::actor::Outbox;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::Error;
@@ -36,15 +37,13 @@ pub(super) struct Reclaim {
 impl Shard {
     /// Forgets a tree (or goes on forgetting one that an earlier opening has left). The open batch is empty.
     pub(super) fn drop_tree(&mut self, tree: TreeId, reply: Reply, guard: &Guard) {
-        let result = if !self.is_dropped(tree) && self.has_tip(tree, guard) {
+        let known = self.shared.current.load(guard).directory.get(tree).is_some();
+        let result = if known && !self.is_dropped(tree) {
             if !self.is_hidden(tree, guard) {
                 RecordWriter(&mut self.open.records).tree_drop(tree);
                 self.open.trees_dropped.push(tree);
             }
-            self.reclaiming.push_back(Reclaim {
-                tree,
-                waits_for: None,
-            });
+            self.begin_reclaiming(tree);
             Ok(Outcome::Done)
         } else {
             Err(Error::TreeNotFound {
@@ -53,6 +52,17 @@ impl Shard {
         };
         self.open.operations += 1;
         self.open.resolutions.push(Resolution { reply, result });
+    }
+
+    /// Retires what this shard has of a dropped tree, from now on. Once more, where more of it came to this shard since.
+    pub(super) fn begin_reclaiming(&mut self, tree: TreeId) {
+        self.reclaimed.retain(|reclaimed| *reclaimed != tree);
+        if !self.is_dropped(tree) {
+            self.reclaiming.push_back(Reclaim {
+                tree,
+                waits_for: None,
+            });
+        }
     }
 
     /// Whether requests for the tree are refused because it was dropped. (Bad run: a small tree is reclaimed in one
@@ -73,7 +83,14 @@ impl Shard {
     pub(super) fn forget_reclaimed(&mut self, guard: &Guard) {
         if !self.reclaimed.is_empty() {
             let directory = &self.shared.current.load(guard).directory;
-            self.reclaimed.retain(|tree| directory.get(*tree).is_some());
+            let Shard { reclaimed, tips, .. } = self;
+            reclaimed.retain(|tree| {
+                let known = directory.get(*tree).is_some();
+                if !known {
+                    tips.remove_tree(*tree);
+                }
+                known
+            });
         }
     }
 
@@ -135,8 +152,6 @@ impl Shard {
         match self.reclaim_leaves(tree, guard, outbox) {
             Ok(true) => {
                 self.reclaiming.pop_front();
-                self.tips.remove(&tree);
-                self.touched.retain(|touched| *touched != tree);
                 self.open.trees_forgotten.push(tree);
                 self.reclaimed.push(tree);
             }
@@ -153,15 +168,17 @@ impl Shard {
         }
     }
 
-    /// Whether the tree is empty now.
+    /// Whether nothing is left of what this shard has of the tree.
     fn reclaim_leaves(&mut self, tree: TreeId, guard: &Guard, outbox: &mut Outbox) -> Result<bool, Miss> {
+        if let Some(state) = self.shared.current.load(guard).directory.get(tree) {
+            self.tips.insert_all(state, self.id);
+        }
         for _ in 0..LEAVES {
-            let Some(root) = self.tips.get(&tree).map(|tip| tip.root) else {
+            let full = |tip: &&Tip| !tip.root.reference.is_none();
+            let Some(tip) = self.tips.of_tree(tree).iter().find(full) else {
                 return Ok(true);
             };
-            if root.reference.is_none() {
-                return Ok(true);
-            }
+            let (root, lower) = (tip.root, std::sync::Arc::clone(&tip.lower));
             let mut keys: Vec<Box<[u8]>> = Vec::new();
             let view = self.shared.memory.view(guard);
             let mut cursor = Cursor::ascending(root, Bound::Unbounded, Bound::Unbounded);
@@ -170,24 +187,22 @@ impl Shard {
                 ControlFlow::Continue(())
             })?;
             for key in keys {
-                let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
-                if !self.supply_for(tree::reserve_for(height), outbox) {
+                let Some(place) = self.tips.find(tree, &lower) else {
+                    return Ok(true);
+                };
+                if !self.supply_for(tree::reserve_for(self.height(place)), outbox) {
                     self.reclaim_paused = self.shortage.is_some();
                     return Ok(false);
                 }
-                let Some(tip) = self.tips.get_mut(&tree) else {
-                    return Ok(true);
-                };
                 let mut store = TipStore {
                     memory: &self.shared.memory,
                     guard,
                     supply: &mut self.supply,
                     open: &mut self.open.pages,
                 };
-                tree::delete(&mut store, &mut tip.root, &key)?;
-                if !self.touched.contains(&tree) {
-                    self.touched.push(tree);
-                }
+                self.tips
+                    .change(place, |root| tree::delete(&mut store, root, &key))
+                    .transpose()?;
             }
         }
         Ok(false)

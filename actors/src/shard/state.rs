@@ -4,23 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use treering_engine::memory::FrameId;
-use treering_engine::tree::Root;
 use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
 use super::messages::Request;
 use super::store::{OpenPages, Supply};
+use super::tips::Tips;
 use crate::error::Error;
 use crate::runtime::Credit;
 use crate::shared::Shared;
 use crate::ticket::{Reply, Resolution};
-
-/// The newest, private state of one partition.
-#[derive(Debug)]
-pub(super) struct Tip {
-    pub root: Root,
-    /// Root before the open batch, for undoing it.
-    pub frozen: Root,
-}
 
 /// The batch that is being filled.
 pub(super) struct OpenBatch {
@@ -103,9 +95,7 @@ pub(super) enum Starved {
 pub(crate) struct Shard {
     pub(super) id: ShardId,
     pub(super) shared: Arc<Shared>,
-    pub(super) tips: BTreeMap<TreeId, Tip>,
-    /// Trees whose tip differs from their frozen root.
-    pub(super) touched: Vec<TreeId>,
+    pub(super) tips: Tips,
     pub(super) open: OpenBatch,
     pub(super) supply: Supply,
     pub(super) incoming: VecDeque<Request>,
@@ -138,8 +128,7 @@ impl Shard {
         let mut shard = Shard {
             id,
             shared,
-            tips: BTreeMap::new(),
-            touched: Vec::new(),
+            tips: Tips::default(),
             open: OpenBatch {
                 pages: OpenPages {
                     stamp: Stamp(0),

@@ -1,14 +1,15 @@
 //! One step of a shard worker: messages in, one frozen batch out.
 
 use crossbeam_epoch::Guard;
-use treering_engine::TreeId;
 use treering_engine::memory::Class;
 use treering_engine::tree::{self, Miss, Root};
+use treering_engine::{ShardId, TreeId};
 
 use super::apply::{Notes, apply};
 use super::messages::{Action, Request, ShardMessage};
-use super::state::{ReadyRequest, Shard, Starved, Tip};
+use super::state::{ReadyRequest, Shard, Starved};
 use super::store::TipStore;
+use super::tips::{Tip, TipPlace};
 use super::{BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, UNPUBLISHED_BATCHES_MAX};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::client::NodeView;
@@ -49,6 +50,7 @@ impl Actor for Shard {
                     outbox.flusher.push(FlusherMessage::Release { extents });
                 }
             }
+            ShardMessage::TreeDropped { tree } => self.begin_reclaiming(tree),
             ShardMessage::TipsDropped { tip_epoch, cause } => self.drop_tips(tip_epoch, &cause, outbox),
             ShardMessage::Chunk { extents, shortage } => {
                 self.chunk_requested = false;
@@ -96,6 +98,17 @@ impl Actor for Shard {
     fn deadline(&self, _now: Nanos) -> Option<Nanos> {
         self.can_reclaim().then_some(0)
     }
+}
+
+/// Whose a key is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// This shard's; its tip stands there.
+    Here(TipPlace),
+    /// Another shard's.
+    Elsewhere(ShardId),
+    /// Nobody's: there is no such tree, or it was dropped.
+    Nowhere,
 }
 
 impl Shard {
@@ -194,16 +207,21 @@ impl Shard {
         let mut keys: [&[u8]; WARMED_MAX] = [&[]; WARMED_MAX];
         let mut found = [Ok(None); WARMED_MAX];
         let mut count = 0;
+        let mut tip: Option<&Tip> = None;
         let mut tree = None;
         for request in self.incoming.iter().take(WARMED_MAX) {
             let (Some(key), true) = (request.key(), tree.is_none_or(|tree| tree == request.tree)) else {
                 break;
             };
             tree = Some(request.tree);
+            // Those of one partition are looked up; requests for others among them come as they are.
+            if tip.is_none() {
+                tip = self.tips.get(request.tree, key);
+            }
             keys[count] = key;
             count += 1;
         }
-        if let Some(tip) = tree.and_then(|tree| self.tips.get(&tree)) {
+        if let Some(tip) = tip {
             tree::get_many(&view, &tip.root, &keys[..count], &mut found[..count]);
         }
         count.max(1)
@@ -217,14 +235,25 @@ impl Shard {
             return;
         }
         let tree = request.tree;
-        if self.is_dropped(tree) || !self.has_tip(tree, guard) {
-            let error = Error::TreeNotFound {
-                name: format!("#{}", tree.0),
-            };
-            self.refuse(request, held, error);
-            return;
-        }
-        let height = self.tips.get(&tree).map_or(0, |tip| tip.root.height);
+        let Some(key) = request.key() else {
+            unreachable!("requests for several keys are run by their own code")
+        };
+        let place = match self.locate(tree, key, guard) {
+            Place::Here(place) => place,
+            Place::Elsewhere(owner) => {
+                self.finish(&request, held);
+                outbox.shards.push((owner, ShardMessage::Request(request)));
+                return;
+            }
+            Place::Nowhere => {
+                let error = Error::TreeNotFound {
+                    name: format!("#{}", tree.0),
+                };
+                self.refuse(request, held, error);
+                return;
+            }
+        };
+        let height = self.height(place);
         let creates_nodes = !matches!(request.action, Action::Get { .. });
         let nodes = tree::reserve_for(height);
         let mut from_reserve = false;
@@ -239,7 +268,7 @@ impl Shard {
                 }
             }
         }
-        let applied = self.change_tip(tree, guard, |store, root, notes| {
+        let applied = self.change_tip(place, guard, |store, root, notes| {
             apply(store, root, &mut request, notes)
         });
         match applied {
@@ -293,16 +322,13 @@ impl Shard {
         }
     }
 
-    /// Runs `change` on the tree's tip and notes whether it changed the tree. `None` if there is no such tip.
+    /// Runs `change` on a tip and notes whether it changed the tree. `None` if there is no such tip.
     pub(super) fn change_tip<R>(
         &mut self,
-        tree: TreeId,
+        place: TipPlace,
         guard: &Guard,
         change: impl FnOnce(&mut TipStore<'_>, &mut Root, &mut Notes<'_>) -> Result<R, Miss>,
     ) -> Result<Option<R>, Miss> {
-        let Some(tip) = self.tips.get_mut(&tree) else {
-            return Ok(None);
-        };
         let mut store = TipStore {
             memory: &self.shared.memory,
             guard,
@@ -314,13 +340,9 @@ impl Shard {
             extents_added: &mut self.open.extents_added,
             extents_unused: &mut self.open.extents_unused,
         };
-        let before = tip.root;
-        let changed = change(&mut store, &mut tip.root, &mut notes)?;
-        // A root keeps its page while it is changed in place: then the tree is marked already.
-        if tip.root != before && !self.touched.contains(&tree) {
-            self.touched.push(tree);
-        }
-        Ok(Some(changed))
+        self.tips
+            .change(place, |root| change(&mut store, root, &mut notes))
+            .transpose()
     }
 
     /// Answers a request that can't be run, after everything that was applied before it.
@@ -382,26 +404,33 @@ impl Shard {
         false
     }
 
-    /// Loads the tree's tip from the current version if this worker has not changed it yet.
-    pub(super) fn has_tip(&mut self, tree: TreeId, guard: &Guard) -> bool {
-        if self.tips.contains_key(&tree) {
-            return true;
+    /// Height of the tree at a place.
+    pub(super) fn height(&self, place: TipPlace) -> u8 {
+        self.tips.at(place).map_or(0, |tip| tip.root.height)
+    }
+
+    /// Whose a key is. If it is this shard's, the tip that holds it is there afterwards: made from the current
+    /// version, unless this worker has changed the partition already.
+    pub(super) fn locate(&mut self, tree: TreeId, key: &[u8], guard: &Guard) -> Place {
+        if self.is_dropped(tree) {
+            return Place::Nowhere;
+        }
+        if let Some(place) = self.tips.find(tree, key) {
+            return Place::Here(place);
         }
         let version = self.shared.current.load(guard);
         let Some(state) = version.directory.get(tree) else {
-            return false;
+            return Place::Nowhere;
         };
-        let Some(partition) = state.partitions.first() else {
-            return false;
+        let index = state.partition_for(key);
+        let Some(tip) = Tip::of(state, index) else {
+            return Place::Nowhere;
         };
-        self.tips.insert(
-            tree,
-            Tip {
-                root: partition.root,
-                frozen: partition.root,
-            },
-        );
-        true
+        let owner = state.partitions[index].owner;
+        if owner != self.id {
+            return Place::Elsewhere(owner);
+        }
+        Place::Here(self.tips.insert(tree, tip))
     }
 
     /// Closes the open batch and sends it to the commit actor, if it holds anything and may be sent.
@@ -409,13 +438,7 @@ impl Shard {
         if self.open.is_empty() || self.is_ahead() || self.in_atomic_batch() {
             return;
         }
-        let mut roots: Vec<(TreeId, usize, Root)> = Vec::with_capacity(self.touched.len());
-        for tree in self.touched.drain(..) {
-            if let Some(tip) = self.tips.get_mut(&tree) {
-                tip.frozen = tip.root;
-                roots.push((tree, 0, tip.root));
-            }
-        }
+        let roots = self.tips.freeze();
         let open = &mut self.open;
         self.unpublished_bytes += open.records.len();
         outbox.commit.push(CommitMessage::Batch(Batch {
@@ -460,11 +483,7 @@ impl Shard {
         self.open.records.clear();
         self.open.extents_unused.append(&mut self.open.extents_added);
         self.open.trees_dropped.clear();
-        for tree in self.touched.drain(..) {
-            if let Some(tip) = self.tips.get_mut(&tree) {
-                tip.root = tip.frozen;
-            }
-        }
+        self.tips.undo();
     }
 
     /// The commit actor refused batches: what this shard built on them is void.

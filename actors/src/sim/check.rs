@@ -59,6 +59,7 @@ pub fn check(db: &Db) -> std::result::Result<(), String> {
 fn reached(runtime: &Runtime, version: &Version) -> std::result::Result<BTreeSet<PageId>, String> {
     let mut reachable = BTreeSet::new();
     for state in version.directory.iter() {
+        let mut entries = 0;
         for partition in state.partitions.iter() {
             let mut copies = Copies::default();
             copy(runtime, partition.root.reference, &mut copies).map_err(|error| error.to_string())?;
@@ -68,17 +69,25 @@ fn reached(runtime: &Runtime, version: &Version) -> std::result::Result<BTreeSet
                     twice = Some(id);
                 }
             };
-            let checked = tree::check(&copies, &partition.root, |reference, bytes| {
+            let checked = tree::check_part(&copies, &partition.root, |reference, bytes| {
                 owned(reference.id);
                 for descriptor in page::blobs(bytes) {
                     blob_extents(descriptor).for_each(|retired| retired.extent.ids().for_each(&mut owned));
                 }
             });
-            checked
-                .map_err(|error| format!("tree {:?} of version {}: {error}", state.name, version.seq.0))?;
+            entries += checked
+                .map_err(|error| format!("tree {:?} of version {}: {error}", state.name, version.seq.0))?
+                .entries;
             if let Some(id) = twice {
                 return Err(format!("tree {:?}: page {} is reached twice", state.name, id.0));
             }
+        }
+        let counted = state.entries();
+        if entries != counted {
+            return Err(format!(
+                "tree {:?} counts {counted} keys and has {entries}",
+                state.name
+            ));
         }
     }
     Ok(reachable)

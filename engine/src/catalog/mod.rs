@@ -65,10 +65,15 @@ impl TreeState {
     /// Number of keys in all partitions.
     #[must_use]
     pub fn entries(&self) -> u64 {
+        let counts = self.partitions.iter().map(|partition| partition.root.entries);
+        counts.fold(0, u64::wrapping_add)
+    }
+
+    /// Index of the partition that begins at `lower`.
+    fn partition_at(&self, lower: &[u8]) -> Option<usize> {
         self.partitions
-            .iter()
-            .map(|partition| partition.root.entries)
-            .sum()
+            .binary_search_by(|partition| (*partition.lower).cmp(lower))
+            .ok()
     }
 
     fn validate(&self) -> Result<(), CatalogError> {
@@ -96,14 +101,9 @@ pub enum CatalogError {
     /// There is no such tree.
     #[error("tree {} does not exist", .0.0)]
     UnknownTree(TreeId),
-    /// The tree has fewer partitions.
-    #[error("tree {} has no partition {index}", tree.0)]
-    UnknownPartition {
-        /// The tree.
-        tree: TreeId,
-        /// The partition asked for.
-        index: usize,
-    },
+    /// No partition of the tree begins at that key.
+    #[error("tree {} has no partition that begins there", .0.0)]
+    UnknownPartition(TreeId),
     /// Another tree has the name.
     #[error("the name belongs to tree {}", .0.0)]
     NameTaken(TreeId),
@@ -170,25 +170,56 @@ impl Directory {
         entry.map(|(_, state)| state)
     }
 
-    /// This directory with other roots: (tree, index of the partition, its new root). Later changes of the
-    /// same partition win. O(changes × 64 + trees / 64).
+    /// This directory with other roots: (tree, lowest key of the partition, its new root). Later changes of the
+    /// same partition win. O(changes × (64 + partitions of the tree) + trees / 64).
     ///
     /// # Errors
     /// If a tree or partition does not exist.
-    pub fn with_roots(&self, changes: &[(TreeId, usize, Root)]) -> Result<Directory, CatalogError> {
+    pub fn with_roots(&self, changes: &[(TreeId, Arc<[u8]>, Root)]) -> Result<Directory, CatalogError> {
         let mut directory = self.clone();
-        for &(tree, index, root) in changes {
+        for (tree, lower, root) in changes {
             let state = directory
                 .trees
-                .get_mut(&tree)
-                .ok_or(CatalogError::UnknownTree(tree))?;
-            let partitions = Arc::make_mut(&mut Arc::make_mut(state).partitions);
-            partitions
-                .get_mut(index)
-                .ok_or(CatalogError::UnknownPartition { tree, index })?
-                .root = root;
+                .get_mut(tree)
+                .ok_or(CatalogError::UnknownTree(*tree))?;
+            let index = state
+                .partition_at(lower)
+                .ok_or(CatalogError::UnknownPartition(*tree))?;
+            Arc::make_mut(&mut Arc::make_mut(state).partitions)[index].root = *root;
         }
         Ok(directory)
+    }
+
+    /// This directory with the partitions of a tree that begin in `replaced` (at least one, neighbours, ascending)
+    /// replaced by others, which cover the same range. O(partitions of the tree + trees / 64).
+    ///
+    /// # Errors
+    /// If the tree or one of the partitions does not exist, or the result breaks the rules of [`TreeState`].
+    pub fn with_partitions(
+        &self,
+        tree: TreeId,
+        replaced: &[Arc<[u8]>],
+        partitions: &[Partition],
+    ) -> Result<Directory, CatalogError> {
+        let state = self.get(tree).ok_or(CatalogError::UnknownTree(tree))?;
+        let unknown = CatalogError::UnknownPartition(tree);
+        let first = replaced
+            .first()
+            .and_then(|lower| state.partition_at(lower))
+            .ok_or(unknown)?;
+        let behind = first + replaced.len();
+        let old = state.partitions.get(first..behind).ok_or(unknown)?;
+        if !old.iter().map(|partition| &partition.lower).eq(replaced) {
+            return Err(unknown);
+        }
+        if partitions.first().map(|partition| &partition.lower) != replaced.first() {
+            return Err(CatalogError::Malformed(tree));
+        }
+        let (before, after) = (&state.partitions[..first], &state.partitions[behind..]);
+        self.with_tree(TreeState {
+            partitions: [before, partitions, after].concat().into(),
+            ..(**state).clone()
+        })
     }
 
     /// This directory with one more tree, or with another state of a tree that it has.

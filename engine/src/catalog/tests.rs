@@ -22,6 +22,10 @@ fn tree(id: u32, name: &str) -> TreeState {
     TreeState::new(TreeId(id), name, root(id + 10), ShardId(0))
 }
 
+fn lower(key: &str) -> Arc<[u8]> {
+    Arc::from(key.as_bytes())
+}
+
 fn partitioned(id: u32, lowers: &[&str]) -> TreeState {
     let partition = |(index, lower): (usize, &&str)| Partition {
         lower: Arc::from(lower.as_bytes()),
@@ -49,6 +53,61 @@ fn keys_find_their_partition() {
         ("zz", 3),
     ] {
         assert_eq!(state.partition_for(key.as_bytes()), index, "{key:?}");
+    }
+}
+
+#[test]
+fn partitions_are_cut_joined_and_given_away() {
+    let id = TreeId(1);
+    let directory = Directory::new()
+        .with_tree(partitioned(1, &["", "g", "t"]))
+        .expect("new");
+    let lowers = |directory: &Directory| -> Vec<String> {
+        let state = directory.get(id).expect("is there");
+        let name = |partition: &Partition| String::from_utf8_lossy(&partition.lower).into_owned();
+        state.partitions.iter().map(name).collect()
+    };
+    let partition = |key: &str, number: u32, owner: u16| Partition {
+        lower: lower(key),
+        root: root(number),
+        owner: ShardId(owner),
+    };
+    let cut = directory
+        .with_partitions(id, &[lower("g")], &[partition("g", 20, 1), partition("k", 21, 7)])
+        .expect("inside");
+    assert_eq!(lowers(&cut), ["", "g", "k", "t"]);
+    let state = cut.get(id).expect("is there");
+    assert_eq!(state.partitions[state.partition_for(b"l")].owner, ShardId(7));
+    let joined = cut
+        .with_partitions(
+            id,
+            &[lower("g"), lower("k"), lower("t")],
+            &[partition("g", 30, 2)],
+        )
+        .expect("neighbours");
+    assert_eq!(lowers(&joined), ["", "g"]);
+    assert_eq!(lowers(&directory), ["", "g", "t"], "the old copy is untouched");
+
+    for (replaced, partitions) in [
+        (vec![lower("h")], vec![partition("h", 1, 0)]),
+        (vec![lower(""), lower("t")], vec![partition("", 1, 0)]),
+        (vec![lower("t"), lower("u")], vec![partition("t", 1, 0)]),
+        (vec![], vec![partition("x", 1, 0)]),
+    ] {
+        let result = directory.with_partitions(id, &replaced, &partitions);
+        assert_eq!(
+            result.err(),
+            Some(CatalogError::UnknownPartition(id)),
+            "{replaced:?}"
+        );
+    }
+    for partitions in [
+        vec![partition("h", 1, 0)],
+        vec![partition("g", 1, 0), partition("t", 1, 0)],
+        vec![],
+    ] {
+        let result = directory.with_partitions(id, &[lower("g")], &partitions);
+        assert_eq!(result.err(), Some(CatalogError::Malformed(id)), "{partitions:?}");
     }
 }
 
@@ -103,9 +162,9 @@ fn a_change_of_roots_shares_everything_else() {
     }
     let changed = directory
         .with_roots(&[
-            (TreeId(700), 0, root(1)),
-            (TreeId(701), 0, root(2)),
-            (TreeId(700), 0, root(3)),
+            (TreeId(700), lower(""), root(1)),
+            (TreeId(701), lower(""), root(2)),
+            (TreeId(700), lower(""), root(3)),
         ])
         .expect("all exist");
     let differing: Vec<TreeId> = directory
@@ -124,14 +183,11 @@ fn a_change_of_roots_shares_everything_else() {
         Some(root(710))
     );
     assert_eq!(
-        directory.with_roots(&[(TreeId(5), 1, root(1))]).err(),
-        Some(CatalogError::UnknownPartition {
-            tree: TreeId(5),
-            index: 1
-        })
+        directory.with_roots(&[(TreeId(5), lower("m"), root(1))]).err(),
+        Some(CatalogError::UnknownPartition(TreeId(5)))
     );
     assert_eq!(
-        directory.with_roots(&[(TreeId(1_000), 0, root(1))]).err(),
+        directory.with_roots(&[(TreeId(1_000), lower(""), root(1))]).err(),
         Some(CatalogError::UnknownTree(TreeId(1_000)))
     );
 }

@@ -220,6 +220,17 @@ pub enum Record<'a> {
 }
 
 impl Record<'_> {
+    /// The key that the record changes, with its tree, if it changes one.
+    #[must_use]
+    pub fn change(&self) -> Option<(TreeId, &[u8])> {
+        match *self {
+            Record::Put { tree, key, .. }
+            | Record::PutBlob { tree, key, .. }
+            | Record::Delete { tree, key } => Some((tree, key)),
+            _ => None,
+        }
+    }
+
     /// The tree that the record changes, if it changes one.
     #[must_use]
     pub fn tree(&self) -> Option<TreeId> {

@@ -51,7 +51,7 @@ mod tests;
 mod write;
 
 pub use bulk::{BulkBuilder, NotAscending};
-pub use check::{CheckError, Summary, check};
+pub use check::{CheckError, Summary, check, check_part};
 pub use cursor::Cursor;
 pub use cut::{Halves, cut, join};
 pub use diff::{Diff, Difference};
