@@ -38,7 +38,7 @@ const WRITE_BYTES: usize = 256 << 10;
 /// Most record bytes that are gathered while the device is busy; beyond it batches wait.
 const GATHERED_BYTES_MAX: usize = 4 << 20;
 /// Most pages in publications that the flusher has not taken note of. Each publication counts as one more.
-const DELTA_PAGES_MAX: usize = 1 << 17;
+pub(crate) const DELTA_PAGES_MAX: usize = 1 << 17;
 /// The log may grow to this multiple of `checkpoint_log_bytes` before commits wait for the checkpoint.
 const LOG_LENGTH_FACTOR_MAX: u64 = 4;
 /// Segments kept ready ahead of the one in use.

@@ -8,7 +8,7 @@ use super::messages::Batch;
 use super::state::{Commit, Pending};
 use crate::actor::Outbox;
 use crate::flusher::{FlusherMessage, PublishedPages};
-use crate::shard::ShardMessage;
+use crate::shard::{EmptyLists, ShardMessage};
 use crate::shared::{Counter, Version, with_guard};
 
 impl Commit {
@@ -35,15 +35,19 @@ impl Commit {
             changes,
             position,
             directory,
-            batches,
-            resolutions,
+            mut batches,
+            mut resolutions,
             checkpoint_syncs,
             reclaims,
             ..
         } = group;
+        outbox.resolutions.append(&mut resolutions);
         let operations: u64 = batches.iter().map(|batch| u64::from(batch.operations)).sum();
         self.shared.counters.add(Counter::CommittedOperations, operations);
-        for batch in &batches {
+        for batch in &mut batches {
+            if batch.resolutions.capacity() == 0 {
+                std::mem::swap(&mut batch.resolutions, &mut resolutions);
+            }
             outbox.shards.push((batch.shard, published(batch)));
         }
         if changes {
@@ -88,13 +92,12 @@ impl Commit {
         for (shard, tree) in reclaims {
             outbox.shards.push((shard, ShardMessage::TreeDropped { tree }));
         }
-        outbox.resolutions.extend(resolutions);
     }
 
     /// The log failed after these groups were submitted: nobody knows what of them is on disk.
     pub(super) fn abandon_pending(&mut self, error: &crate::error::Error, outbox: &mut Outbox) {
-        for group in self.pending.drain(..) {
-            for batch in &group.batches {
+        for mut group in self.pending.drain(..) {
+            for batch in &mut group.batches {
                 outbox.shards.push((batch.shard, published(batch)));
             }
             for mut resolution in group.resolutions {
@@ -112,10 +115,14 @@ impl Commit {
     }
 }
 
-/// What a shard is told of a batch that is over.
-fn published(batch: &Batch) -> ShardMessage {
+/// What a shard is told of a batch that is over: its records are in the log, its answers on their way.
+fn published(batch: &mut Batch) -> ShardMessage {
     ShardMessage::Published {
         batches: 1,
         record_bytes: batch.record_bytes,
+        lists: EmptyLists {
+            records: std::mem::take(&mut batch.records),
+            resolutions: std::mem::take(&mut batch.resolutions),
+        },
     }
 }

@@ -242,8 +242,8 @@ impl Commit {
                     self.builder
                         .append_batch(group.seq, batch.shard, batch.stamp, &batch.records);
                 }
-                // The records are in the log's buffer now.
-                batch.records = Vec::new();
+                // The records are in the log's buffer now; the list goes back to the shard.
+                batch.records.clear();
                 self.plan(|planned| planned.with_roots(&batch.roots));
                 for tree in &batch.trees_dropped {
                     self.hide_tree(*tree);
@@ -255,7 +255,11 @@ impl Commit {
                         self.plan(|planned| planned.without_tree(*tree));
                     }
                 }
-                group.resolutions.append(&mut batch.resolutions);
+                if group.resolutions.is_empty() {
+                    std::mem::swap(&mut group.resolutions, &mut batch.resolutions);
+                } else {
+                    group.resolutions.append(&mut batch.resolutions);
+                }
                 group.batches.push(batch);
             }
             Gathered::CreateTree {

@@ -8,9 +8,12 @@ use super::messages::{FlusherMessage, PublishedPages};
 use super::named::NamedChange;
 use super::state::{Flusher, WantsIds};
 use crate::actor::{Actor, Nanos, Outbox};
-use crate::commit::CommitMessage;
+use crate::commit::{CommitMessage, DELTA_PAGES_MAX};
 use crate::shared::Counter;
 
+/// Pages of publications taken note of before the commit actor is told: it counts them only to stop when there are many
+/// more, and being told runs it.
+const DELTAS_TOLD: usize = DELTA_PAGES_MAX / 32;
 /// How soon the flusher looks again when somebody waits for frames that pinned readers or pending writes hold.
 const RETRY_NANOS: Nanos = 50_000;
 
@@ -89,7 +92,7 @@ impl Actor for Flusher {
         self.run_checkpoint(now, outbox);
         self.evict(outbox);
         self.serve_ids(outbox);
-        if self.deltas_done > 0 {
+        if self.deltas_done >= DELTAS_TOLD {
             outbox.commit.push(CommitMessage::DeltasDone {
                 pages: std::mem::take(&mut self.deltas_done),
             });

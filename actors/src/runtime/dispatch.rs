@@ -13,6 +13,7 @@ use treering_io::{File, Operation};
 use super::credit::{CREDIT_FREE_BYTES, Credit, Credits};
 use super::files::LogFiles;
 use super::inside::is_inside;
+use super::kicks::Kicks;
 use super::seat::{Seat, Step};
 use super::sim::Sim;
 use super::waiting::{SPINS, YIELDS};
@@ -26,7 +27,9 @@ use crate::shared::{Shared, with_guard};
 
 /// Publications that wait for the flusher before its thread is woken for them: it is in no hurry, and each wake
 /// costs more than taking note of all of them.
-const FLUSHER_LANE_LAZY: usize = 64;
+const FLUSHER_LANE_LAZY: usize = 1024;
+/// Pages of such publications: those that they replaced, about as many, are not free before.
+const FLUSHER_PAGES_LAZY: std::ops::RangeInclusive<usize> = 64..=4096;
 /// Rounds that a thread which isn't the actor's own runs in a row before it calls that thread.
 const HELP_ROUNDS_MAX: u32 = 2;
 /// How often a thread that waits looks whether the database was closed meanwhile.
@@ -34,6 +37,8 @@ const STOPPED_LOOK: Duration = Duration::from_millis(100);
 /// Threads that look for their answers for a while; more of them only keep those from the cores who could answer. (256
 /// threads with synced puts: 16,000 a second with all of them yielding.)
 const YIELDING_MAX: usize = 32;
+/// Outboxes kept for clients that run actors: more than one such client on each core is rare.
+const EMPTY_OUTBOXES_MAX: usize = 8;
 /// Places in the mailboxes.
 const SHARD_REQUESTS: usize = 4096;
 const SHARD_REQUESTS_PER_STEP: usize = 512;
@@ -68,15 +73,11 @@ pub(crate) struct Runtime {
     yielding: AtomicUsize,
     /// The bytes that clients may have under way.
     credits: Credits,
-}
-
-/// Actors that got messages and have to be seen to.
-#[derive(Default)]
-pub(super) struct Kicks {
-    shards: Vec<ShardId>,
-    commit: bool,
-    pager: bool,
-    flusher: bool,
+    /// Pages of publications since the flusher was last called.
+    flusher_untold_pages: AtomicUsize,
+    flusher_pages_lazy: usize,
+    /// Outboxes of clients that have run actors, for others that will: see [`EmptyLists`](crate::shard::EmptyLists).
+    empty_outboxes: Mutex<Vec<Outbox>>,
 }
 
 /// Looks for the answer a few times, and gives the core away a few times. `None`: it isn't there yet.
@@ -90,12 +91,6 @@ fn look<T>(receiver: &oneshot::Receiver<T>) -> Option<Option<T>> {
         }
     }
     None
-}
-
-impl Kicks {
-    fn is_empty(&self) -> bool {
-        self.shards.is_empty() && !self.commit && !self.pager && !self.flusher
-    }
 }
 
 impl Runtime {
@@ -127,8 +122,12 @@ impl Runtime {
             files_closed: RwLock::new(false),
             started: Instant::now(),
             credits: Credits::new(shared.settings.credit_bytes),
-            shared,
             yielding: AtomicUsize::new(0),
+            flusher_untold_pages: AtomicUsize::new(0),
+            flusher_pages_lazy: (shared.memory.frames() / 64)
+                .clamp(*FLUSHER_PAGES_LAZY.start(), *FLUSHER_PAGES_LAZY.end()),
+            empty_outboxes: Mutex::default(),
+            shared,
         }
     }
 
@@ -298,14 +297,7 @@ impl Runtime {
             return receiver.try_recv().ok();
         }
         if let Some(shard) = shard {
-            let mut outbox = Outbox::default();
-            self.see_to(
-                Kicks {
-                    shards: vec![shard],
-                    ..Kicks::default()
-                },
-                &mut outbox,
-            );
+            self.see_to_alone(Kicks::shard(shard));
             loop {
                 match receiver.try_recv() {
                     Ok(answer) => {
@@ -467,7 +459,7 @@ impl Runtime {
 
     /// Calls the threads of the actors that got messages.
     fn wake(&self, kicks: &Kicks) {
-        for &shard in &kicks.shards {
+        for shard in kicks.shards() {
             self.shard(shard).sleeper.wake();
         }
         if kicks.commit {
@@ -486,9 +478,7 @@ impl Runtime {
         let mut kicks = Kicks::default();
         for (shard, message) in outbox.shards.drain(..) {
             self.shard(shard).tell(message);
-            if !kicks.shards.contains(&shard) {
-                kicks.shards.push(shard);
-            }
+            kicks.add_shard(shard);
         }
         for message in outbox.commit.drain(..) {
             self.commit.tell(message);
@@ -503,8 +493,16 @@ impl Runtime {
                 message,
                 FlusherMessage::Published { .. } | FlusherMessage::Release { .. }
             );
+            if let FlusherMessage::Published { pages, .. } = &message {
+                let created: usize = pages.iter().map(|batch| batch.created.len()).sum();
+                let untold = self.flusher_untold_pages.fetch_add(created, Ordering::Relaxed) + created;
+                kicks.flusher |= untold >= self.flusher_pages_lazy;
+            }
             self.flusher.tell(message);
             kicks.flusher |= !lazy || self.flusher.lane_length() >= FLUSHER_LANE_LAZY;
+            if kicks.flusher {
+                self.flusher_untold_pages.store(0, Ordering::Relaxed);
+            }
         }
         if !outbox.operations.is_empty() {
             self.operations().append(&mut outbox.operations);
@@ -542,7 +540,7 @@ impl Runtime {
         let mut kicks = kicks;
         while !kicks.is_empty() {
             let now = std::mem::take(&mut kicks);
-            for shard in now.shards {
+            for shard in now.shards() {
                 self.help(self.shard(shard), outbox, &mut kicks);
             }
             if now.commit {
@@ -563,6 +561,16 @@ impl Runtime {
         }
     }
 
+    /// [`see_to`](Self::see_to) for a thread that has no outbox.
+    fn see_to_alone(&self, kicks: Kicks) {
+        let mut outbox = self.empty_outboxes().pop().unwrap_or_default();
+        self.see_to(kicks, &mut outbox);
+        let mut kept = self.empty_outboxes();
+        if kept.len() < EMPTY_OUTBOXES_MAX {
+            kept.push(outbox);
+        }
+    }
+
     /// Calls the commit actor's thread if a log task is out: for those who don't wait for an answer, and so don't
     /// write the log themselves.
     fn leave_log_task(&self) {
@@ -576,15 +584,7 @@ impl Runtime {
         for _ in 0..HELP_ROUNDS_MAX {
             let now = self.now();
             let step = seat.try_step(now, outbox, |outbox| {
-                let posted = self.post(outbox);
-                for shard in posted.shards {
-                    if !kicks.shards.contains(&shard) {
-                        kicks.shards.push(shard);
-                    }
-                }
-                kicks.commit |= posted.commit;
-                kicks.pager |= posted.pager;
-                kicks.flusher |= posted.flusher;
+                kicks.add(self.post(outbox));
             });
             self.finish_step(outbox);
             // Whoever has the seat will look at the mailboxes again.
@@ -601,11 +601,7 @@ impl Runtime {
 
     /// Runs the commit actor, if it is idle, and whoever gets messages from it.
     fn run_commit(&self) {
-        let kicks = Kicks {
-            commit: true,
-            ..Kicks::default()
-        };
-        self.see_to(kicks, &mut Outbox::default());
+        self.see_to_alone(Kicks::commit());
     }
 
     /// Takes up the log task that is out, if there is one, and carries it out in this thread. A thread that isn't
@@ -634,6 +630,10 @@ impl Runtime {
         self.log_task
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn empty_outboxes(&self) -> MutexGuard<'_, Vec<Outbox>> {
+        self.empty_outboxes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn operations(&self) -> MutexGuard<'_, Vec<Operation>> {

@@ -7,6 +7,7 @@
 //! | [`credit`](credit) | how many bytes clients may have under way |
 //! | [`waiting`](waiting) | spin, yield, sleep: the one place where threads wait |
 //! | [`threads`](threads) | the dedicated thread of each actor |
+//! | [`kicks`](kicks) | which actors got messages and have to be seen to |
 //! | [`inside`](inside) | whether user code that wants to wait is part of a step |
 //! | [`sim`](sim) | the same actors in one thread, from one seed |
 //! | [`files`](files) | log segments and slow work on files |
@@ -21,6 +22,7 @@ mod credit;
 mod dispatch;
 mod files;
 mod inside;
+mod kicks;
 mod seat;
 mod sim;
 mod threads;

@@ -18,8 +18,9 @@
 //! - An operation starts only when ids and frames for its worst case are at hand (rule R11). If they are not, the
 //!   shard freezes what it has, asks the flusher and waits; everything that was applied stays.
 //! - Batches of a dropped tip carry an older tip epoch and are rejected by the commit actor (rule R13).
-//! - At most [`UNPUBLISHED_BATCHES_MAX`] batches are under way; beyond that the open batch grows, up to its bounds,
-//!   and then requests wait in the mailbox.
+//! - While a batch is under way the open one grows, up to its bounds, and is frozen when the other is published. (A
+//!   batch for each write while the log is busy cost 64 writers a copy of the path from the root each.)
+//! - At most [`UNPUBLISHED_BATCHES_MAX`] batches are under way; beyond that requests wait in the mailbox.
 //!
 //! Absent: files, clocks, locks; knowledge of other shards.
 
@@ -34,12 +35,14 @@ mod store;
 mod tips;
 mod update;
 
-pub(crate) use messages::{Action, Condition, Pair, Request, ShardMessage, Stored, ValueKind};
+pub(crate) use messages::{Action, Condition, EmptyLists, Pair, Request, ShardMessage, Stored, ValueKind};
 pub(crate) use state::Shard;
 pub(crate) use update::UpdateFunction;
 
 /// Most frozen batches of one shard that are not published yet.
 pub(crate) const UNPUBLISHED_BATCHES_MAX: u32 = 64;
+/// Batches under way above which the open one waits for them, unless it has reached its bounds.
+const BATCHES_UNDER_WAY: u32 = 1;
 /// Most operations of one open batch.
 const BATCH_OPERATIONS_MAX: usize = 1024;
 /// Most requests that wait for pages; each has at most one read under way. In small caches fewer: see
@@ -54,5 +57,8 @@ pub(crate) fn parked_max(frames: usize, shards: usize) -> usize {
 /// Ids asked for at a time, and the level below which more are asked for.
 const CHUNK_IDS: usize = 1024;
 const CHUNK_IDS_LOW: usize = 512;
+/// Most lists of published batches that are kept for batches to come: those of the batches that are under way at once
+/// while the log is busy.
+const EMPTY_LISTS_MAX: usize = 4;
 /// Most frames taken from the pool at a time.
 const FRAMES_TAKEN: usize = 64;

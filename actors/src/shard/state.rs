@@ -6,7 +6,7 @@ use std::sync::Arc;
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
-use super::messages::Request;
+use super::messages::{EmptyLists, Request};
 use super::store::{OpenPages, Supply};
 use super::tips::Tips;
 use crate::error::Error;
@@ -97,6 +97,8 @@ pub(crate) struct Shard {
     pub(super) shared: Arc<Shared>,
     pub(super) tips: Tips,
     pub(super) open: OpenBatch,
+    /// Lists of published batches, for batches to come.
+    pub(super) empty_lists: Vec<EmptyLists>,
     pub(super) supply: Supply,
     pub(super) incoming: VecDeque<Request>,
     /// Parked requests whose page has come, and those behind one that has run.
@@ -146,6 +148,7 @@ impl Shard {
                 extents_added: Vec::new(),
                 extents_unused: Vec::new(),
             },
+            empty_lists: Vec::new(),
             supply: Supply::default(),
             incoming: VecDeque::new(),
             ready: VecDeque::new(),

@@ -10,7 +10,10 @@ use super::messages::{Action, Request, ShardMessage};
 use super::state::{ReadyRequest, Shard, Starved};
 use super::store::TipStore;
 use super::tips::{Tip, TipPlace};
-use super::{BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, FRAMES_TAKEN, UNPUBLISHED_BATCHES_MAX};
+use super::{
+    BATCH_OPERATIONS_MAX, BATCHES_UNDER_WAY, CHUNK_IDS, CHUNK_IDS_LOW, EMPTY_LISTS_MAX, FRAMES_TAKEN,
+    UNPUBLISHED_BATCHES_MAX,
+};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::client::NodeView;
 use crate::commit::{Batch, CommitMessage};
@@ -34,7 +37,11 @@ impl Actor for Shard {
             ShardMessage::Published {
                 batches,
                 record_bytes,
+                lists,
             } => {
+                if lists.are_useful() && self.empty_lists.len() < EMPTY_LISTS_MAX {
+                    self.empty_lists.push(lists);
+                }
                 self.unpublished -= batches;
                 self.unpublished_bytes -= record_bytes;
                 self.reclaim_paused = false;
@@ -75,7 +82,9 @@ impl Actor for Shard {
     fn end_batch(&mut self, _now: Nanos, outbox: &mut Outbox) {
         let shared = std::sync::Arc::clone(&self.shared);
         with_guard(&shared.memory, |guard| self.run(guard, outbox));
-        self.freeze(outbox);
+        if self.should_freeze() {
+            self.freeze(outbox);
+        }
         if self.supply.ids.len() < CHUNK_IDS_LOW && !self.chunk_requested && self.shortage.is_none() {
             self.chunk_requested = true;
             outbox.flusher.push(FlusherMessage::ChunkRequest {
@@ -433,29 +442,40 @@ impl Shard {
         Place::Here(self.tips.insert(tree, tip))
     }
 
+    /// Whether the open batch should be closed though more could join it. While a batch is under way the commit actor could
+    /// only put this one aside: what comes meanwhile had better share its pages, and its place in the next group. It is
+    /// closed when the answer comes that the one before is published.
+    fn should_freeze(&self) -> bool {
+        self.unpublished < BATCHES_UNDER_WAY || self.is_bounded() || self.starved != Starved::No
+    }
+
     /// Closes the open batch and sends it to the commit actor, if it holds anything and may be sent.
     pub(super) fn freeze(&mut self, outbox: &mut Outbox) {
         if self.open.is_empty() || self.is_ahead() || self.in_atomic_batch() {
             return;
         }
         let roots = self.tips.freeze();
+        let lists = self.empty_lists.pop().unwrap_or_default();
         let open = &mut self.open;
+        // The next batch is likely to be about as large as this one.
+        let created = Vec::with_capacity(open.pages.created.len());
+        let retired = Vec::with_capacity(open.pages.retired.len());
         self.unpublished_bytes += open.records.len();
         outbox.commit.push(CommitMessage::Batch(Batch {
             shard: self.id,
             tip_epoch: self.tip_epoch,
             stamp: open.pages.stamp,
             record_bytes: open.records.len(),
-            records: std::mem::take(&mut open.records),
+            records: std::mem::replace(&mut open.records, lists.records),
             roots,
-            created: std::mem::take(&mut open.pages.created),
-            retired: std::mem::take(&mut open.pages.retired),
+            created: std::mem::replace(&mut open.pages.created, created),
+            retired: std::mem::replace(&mut open.pages.retired, retired),
             retires_blobs: std::mem::take(&mut open.pages.retires_blobs),
             extents_added: std::mem::take(&mut open.extents_added),
             extents_unused: std::mem::take(&mut open.extents_unused),
             trees_dropped: std::mem::take(&mut open.trees_dropped),
             trees_forgotten: std::mem::take(&mut open.trees_forgotten),
-            resolutions: std::mem::take(&mut open.resolutions),
+            resolutions: std::mem::replace(&mut open.resolutions, lists.resolutions),
             operations: std::mem::take(&mut open.operations),
             sync: std::mem::take(&mut open.sync),
         }));
