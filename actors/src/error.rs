@@ -77,6 +77,25 @@ pub enum Error {
         /// Why.
         reason: &'static str,
     },
+    /// `snapshot_at` of a commit group that is not retained any more, or that has not come yet.
+    #[error("version {seq} can't be had: retained is what lies between {oldest} and {newest}")]
+    VersionGone {
+        /// The commit group asked for.
+        seq: u64,
+        /// The oldest version that is retained.
+        oldest: u64,
+        /// The newest version.
+        newest: u64,
+    },
+    /// A snapshot that was taken of another database, or before this one was reopened.
+    #[error("the snapshot belongs to another database, or to an earlier opening of this one")]
+    ForeignSnapshot,
+    /// The directory that a backup was to be written to holds a database already.
+    #[error("{path:?} holds a database already")]
+    BackupExists {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A batch that doesn't fit the log or the cache; nothing of it was applied.
     #[error("the batch needs {needed} {unit}, more than the {limit} that one commit may take")]
     TransactionTooLarge {

@@ -49,9 +49,9 @@ mod stats;
 mod ticket;
 mod value;
 
-pub use client::{Batch, Client, Db, KeyBounds, Range, Snapshot, Tree};
+pub use client::{Backup, Batch, Change, Client, Db, Diff, KeyBounds, Range, Snapshot, Tree};
 pub use error::{Error, Result};
-pub use options::{Durability, IoBackend, Options};
+pub use options::{Durability, IoBackend, Options, Retention};
 pub use stats::Stats;
 pub use ticket::Ticket;
 pub use value::Value;

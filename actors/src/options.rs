@@ -32,6 +32,21 @@ pub enum IoBackend {
     Blocking,
 }
 
+/// For how long past versions can be had by [`Client::snapshot_at`](crate::Client::snapshot_at).
+///
+/// Retained versions keep their pages on disk, as snapshots do. At most 4,096 are kept, at even distances where there
+/// were more. They don't survive reopening; named snapshots do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Retention {
+    /// Only the newest version.
+    #[default]
+    None,
+    /// Every version that was the newest one at some time within this duration.
+    Last(Duration),
+    /// That many versions, the newest one included.
+    Versions(u64),
+}
+
 /// Settings of a database; [`Options::open`] ends the chain.
 ///
 /// Everything but the sizes of pages and log segments may differ from one opening to the next.
@@ -47,6 +62,7 @@ pub struct Options {
     pub(crate) flush_interval: Duration,
     pub(crate) max_dirty_pages: Option<usize>,
     pub(crate) log: bool,
+    pub(crate) retention: Retention,
 }
 
 /// Page size of a database that was created without asking for another.
@@ -68,6 +84,7 @@ impl Default for Options {
             flush_interval: Duration::from_millis(100),
             max_dirty_pages: None,
             log: true,
+            retention: Retention::None,
         }
     }
 }
@@ -142,6 +159,13 @@ impl Options {
     #[must_use]
     pub fn max_dirty_pages(mut self, pages: usize) -> Options {
         self.max_dirty_pages = Some(pages);
+        self
+    }
+
+    /// For how long past versions can be had (default: not at all).
+    #[must_use]
+    pub fn retain(mut self, retention: Retention) -> Options {
+        self.retention = retention;
         self
     }
 

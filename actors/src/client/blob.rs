@@ -198,6 +198,26 @@ impl Inner {
             filled += wanted;
             Ok(())
         };
+        self.stream_blob(&blob, &mut take)?;
+        if filled as u64 != blob.bytes || crc.value() != blob.crc {
+            return Err(corrupt(
+                blob.extents.first().copied(),
+                "a blob's checksum is wrong",
+            ));
+        }
+        Ok(Value::part(&value, 0, filled))
+    }
+}
+
+impl Inner {
+    /// Hands the bytes of a blob to `take`, in pieces, in order, and up to a block more at the end. The caller holds a
+    /// version that reaches it.
+    pub(super) fn stream_blob(
+        &self,
+        blob: &BlobDescriptor,
+        take: &mut impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let page_bytes = self.runtime.shared.settings.page_bytes as u64;
         let mut pieces = Pieces::new(self);
         let mut left = blob.bytes.next_multiple_of(BLOCK_BYTES as u64);
         for extent in &blob.extents {
@@ -207,19 +227,22 @@ impl Inner {
             let mut done = 0;
             while done < bytes {
                 let piece = (bytes - done).min(PIECE_BYTES as u64);
-                let (buffer, credit) = pieces.buffer(piece as usize, &mut take)?;
+                let (buffer, credit) = pieces.buffer(piece as usize, &mut *take)?;
                 pieces.send(TransferKind::Read, start + done, Some(buffer), credit);
                 done += piece;
             }
         }
-        pieces.finish(&mut take)?;
-        if filled as u64 != blob.bytes || crc.value() != blob.crc {
-            return Err(corrupt(
-                blob.extents.first().copied(),
-                "a blob's checksum is wrong",
-            ));
-        }
-        Ok(Value::part(&value, 0, filled))
+        pieces.finish(&mut *take)
+    }
+}
+
+/// The error about a page of the data file.
+pub(super) fn corrupt_page(inner: &Inner, page: PageId, reason: &str) -> Error {
+    Error::Corrupt {
+        file: DATA_FILE.into(),
+        offset: u64::from(page.0) * inner.runtime.shared.settings.page_bytes as u64,
+        page: (page != PageId::NONE).then_some(page.0),
+        reason: reason.into(),
     }
 }
 

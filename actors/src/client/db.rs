@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::backup::Backup;
 use super::batch::Batch;
 use super::close::{Ending, Running, flush};
+use super::diff::{Diff, check_own};
 use super::snapshot::Snapshot;
 use super::tree::Tree;
 use crate::commit::{CommitMessage, DROPPED_PREFIX};
@@ -212,6 +214,22 @@ impl Db {
             .ask_flusher(|reply| FlusherMessage::DropNamed { name, reply })?
     }
 
+    /// Copies the database as it is now into a directory, which must be empty or not exist, while readers and writers
+    /// go on. The copy is a database of its own: open it where it is. It holds everything that was acknowledged before
+    /// this call, and is durable and complete when this returns; before that the directory can't be opened, and the
+    /// call may be repeated. Named snapshots are not in it.
+    ///
+    /// Reads every page in use once, past the cache, and checks it. Takes a few MiB of memory.
+    ///
+    /// # Errors
+    /// [`Error::BackupExists`], [`Error::NotADatabase`] if something else is in the directory; [`Error::Corrupt`],
+    /// [`Error::OutOfSpace`], [`Error::Io`], [`Error::Closed`].
+    pub fn backup(&self, directory: impl AsRef<Path>) -> Result<Backup> {
+        self.inner.runtime.shared.status.check_read()?;
+        let version = super::backup::hold(&self.inner);
+        self.inner.backup_to(&version, directory.as_ref())
+    }
+
     /// Counters and gauges.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -352,6 +370,46 @@ impl Client {
             inner: Arc::clone(&self.inner),
             version,
         }
+    }
+}
+
+impl Client {
+    /// All trees as they were after commit group `seq` ([`Snapshot::seq`]): the newest retained version that is not
+    /// newer. How far back that reaches is the database's [`Retention`](crate::Retention); the newest version and
+    /// those of named snapshots can always be had.
+    ///
+    /// # Errors
+    /// [`Error::VersionGone`] if nothing so old is retained, or `seq` has not been reached; [`Error::Closed`].
+    pub fn snapshot_at(&self, seq: u64) -> Result<Snapshot> {
+        self.inner.runtime.shared.status.check_read()?;
+        let seq = treering_engine::Seq(seq);
+        let version = self
+            .inner
+            .ask_flusher(|reply| FlusherMessage::VersionAt { seq, reply })??;
+        Ok(Snapshot {
+            inner: Arc::clone(&self.inner),
+            version,
+        })
+    }
+
+    /// The keys of a tree whose values differ between two snapshots, in key order, with both values. Takes time in
+    /// proportion to what differs: what both share is not read. Where the tree isn't there in one of them, it has no
+    /// keys there.
+    ///
+    /// # Errors
+    /// [`Error::ForeignSnapshot`] for snapshots of another database; [`Error::TreeNotFound`] if the tree is in neither;
+    /// [`Error::Closed`]. Each item may be [`Error::Corrupt`] or [`Error::Io`], which ends the iteration.
+    pub fn diff(&self, older: &Snapshot, newer: &Snapshot, tree: &Tree) -> Result<Diff> {
+        self.inner.runtime.shared.status.check_read()?;
+        for inner in [&older.inner, &newer.inner, &tree.inner] {
+            check_own(&self.inner, inner)?;
+        }
+        Diff::new(
+            Arc::clone(&self.inner),
+            Arc::clone(&older.version),
+            Arc::clone(&newer.version),
+            tree.id,
+        )
     }
 }
 

@@ -3,11 +3,13 @@
 //! Reads run on the caller's own thread against an immutable version; only a page that is not in memory costs a
 //! message. Writes are messages to the shard that owns the key.
 
+mod backup;
 mod batch;
 mod blob;
 mod bounds;
 mod close;
 mod db;
+mod diff;
 mod node_view;
 mod pipelined;
 mod range;
@@ -16,10 +18,12 @@ mod snapshot;
 mod tree;
 mod write;
 
+pub use backup::Backup;
 pub use batch::Batch;
 pub(crate) use blob::{blob_extents, blobs_in};
 pub use bounds::KeyBounds;
 pub use db::{Client, Db};
+pub use diff::{Change, Diff};
 pub(crate) use node_view::NodeView;
 pub use range::Range;
 pub use snapshot::Snapshot;

@@ -29,6 +29,24 @@ impl Snapshot {
         self.version.seq.0
     }
 
+    /// Copies the database as this snapshot shows it, as [`Db::backup`](crate::Db::backup).
+    ///
+    /// # Errors
+    /// As [`Db::backup`](crate::Db::backup).
+    pub fn backup(&self, directory: impl AsRef<std::path::Path>) -> Result<super::Backup> {
+        self.inner.runtime.shared.status.check_read()?;
+        self.inner.backup_to(&self.version, directory.as_ref())
+    }
+
+    /// As [`backup`](Snapshot::backup), into any directory, under a given id.
+    pub(crate) fn backup_into(
+        &self,
+        directory: &dyn treering_io::Directory,
+        database_id: [u8; 16],
+    ) -> Result<super::Backup> {
+        self.inner.backup_into(&self.version, directory, database_id)
+    }
+
     /// A tree of the snapshot by name, also if it was dropped since: then only snapshots can be asked for it.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use treering_engine::log::{LogPosition, SegmentJob};
 use treering_engine::memory::FrameId;
-use treering_engine::{Extent, PageId, Retired, ShardId, Stamp};
+use treering_engine::{Extent, PageId, Retired, Seq, ShardId, Stamp};
 
 use super::named::Named;
 use crate::error::Result;
@@ -75,6 +75,11 @@ pub(crate) enum FlusherMessage {
     },
     /// Which named snapshots there are.
     ListNamed { reply: oneshot::Sender<Named> },
+    /// The version that was the newest one after commit group `seq`.
+    VersionAt {
+        seq: Seq,
+        reply: oneshot::Sender<Result<Arc<Version>>>,
+    },
     /// Write a last checkpoint that says that nothing follows it.
     Close { reply: Reply },
     /// From the runtime: the data file has this many pages now.

@@ -8,6 +8,7 @@
 //!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2).
 //! - *Checkpoints* (`checkpoint.rs`): writes a version completely, then the superblock, and only then gives up
 //!   the previous one. Readers and writers never stop.
+//! - *Time travel* (`retained.rs`): keeps past versions alive for a while, in memory only.
 //! - *Named snapshots* (`named.rs`): kept alive here, stored with checkpoints; made and dropped by one.
 //!
 //! # States of a checkpoint
@@ -29,6 +30,7 @@ mod evict;
 mod messages;
 mod named;
 mod page_set;
+mod retained;
 mod space;
 mod state;
 mod step;

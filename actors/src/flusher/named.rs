@@ -104,6 +104,23 @@ impl Flusher {
         (named, replies)
     }
 
+    /// The version that was the newest one after commit group `seq`: retained, the present one, or named.
+    pub(super) fn version_at(&self, seq: Seq) -> Result<Arc<Version>> {
+        let newest = self.newest.seq;
+        let retained = (seq <= newest).then(|| self.retained.at(seq)).flatten();
+        let exact = |version: &&Arc<Version>| version.seq == seq;
+        retained
+            .or_else(|| {
+                let mut others = self.named.values().chain([&self.newest]);
+                others.find(exact).map(Arc::clone)
+            })
+            .ok_or_else(|| Error::VersionGone {
+                seq: seq.0,
+                oldest: self.retained.oldest().unwrap_or(newest).0,
+                newest: newest.0,
+            })
+    }
+
     /// What the image says about these snapshots. Called with the space map frozen at the checkpoint's version: what
     /// was retired since is reachable there, and needs nobody to keep it.
     pub(super) fn image_snapshots(&self, named: &Named) -> Vec<ImageSnapshot> {

@@ -11,6 +11,7 @@ use treering_engine::{Extent, PageId, Retired, Seq, ShardId};
 use super::checkpoint::Checkpoint;
 use super::named::{Named, NamedChange};
 use super::page_set::PageSet;
+use super::retained::Retained;
 use crate::actor::Nanos;
 use crate::error::{Error, Result};
 use crate::shared::{Shared, Version};
@@ -82,6 +83,7 @@ pub(crate) struct Flusher {
     pub(super) durable: Arc<Version>,
     /// The version of a checkpoint that failed in a way that leaves open whether it is the durable one: live for good.
     pub(super) perhaps_durable: Option<Arc<Version>>,
+    pub(super) retained: Retained,
     /// The named snapshots of the last durable checkpoint.
     pub(super) named: Named,
     /// Changes of them that the next checkpoint makes.
@@ -133,6 +135,7 @@ impl Flusher {
             extent.ids().for_each(|id| published.insert(id));
         }
         let next_stamp = superblock.next_stamp.0;
+        let retained = Retained::new(shared.settings.retention);
         Flusher {
             shared,
             space,
@@ -156,6 +159,7 @@ impl Flusher {
             newest: Arc::clone(&version),
             durable: version,
             perhaps_durable: None,
+            retained,
             named,
             named_wanted: Vec::new(),
             superblock,

@@ -26,6 +26,10 @@ impl Actor for Flusher {
                 self.deltas_done += PublishedPages::count(&pages);
                 self.note_published(version.seq, pages);
                 self.newest = Arc::clone(&version);
+                // Those that recovery makes were nobody's versions.
+                if self.live {
+                    self.retained.note(&version, now);
+                }
             }
             FlusherMessage::Release { extents } => self.free(extents),
             FlusherMessage::ChunkRequest { shard, pages } => {
@@ -63,6 +67,11 @@ impl Actor for Flusher {
                 // Whoever went away needs no answer.
                 let _ = reply.send(self.named.clone());
             }
+            FlusherMessage::VersionAt { seq, reply } => {
+                // Whoever went away needs no answer.
+                self.retained.expire(now);
+                let _ = reply.send(self.version_at(seq));
+            }
             FlusherMessage::Close { reply } => {
                 self.close_wanted = true;
                 self.checkpoint_replies.push(reply);
@@ -75,6 +84,7 @@ impl Actor for Flusher {
             }
             FlusherMessage::GoLive => {
                 self.live = true;
+                self.retained.note(&self.newest, now);
                 self.may_allocate = true;
                 let unused = std::mem::take(&mut self.reserved);
                 self.free(unused.into_iter().map(Extent::single).collect());
@@ -88,6 +98,7 @@ impl Actor for Flusher {
 
     fn end_batch(&mut self, now: Nanos, outbox: &mut Outbox) {
         self.free_dying();
+        self.retained.expire(now);
         self.note_deaths();
         self.run_checkpoint(now, outbox);
         self.evict(outbox);
@@ -106,10 +117,11 @@ impl Actor for Flusher {
         counters.set(Counter::DirtyPages, self.dirty_pages);
     }
 
-    fn deadline(&self, _now: Nanos) -> Option<Nanos> {
+    fn deadline(&self, now: Nanos) -> Option<Nanos> {
         if self.checkpoint_is_walking() {
             return Some(0);
         }
-        (self.somebody_starves() || !self.dying.is_empty()).then_some(RETRY_NANOS)
+        let retry = (self.somebody_starves() || !self.dying.is_empty()).then_some(RETRY_NANOS);
+        retry.into_iter().chain(self.retained.deadline(now)).min()
     }
 }

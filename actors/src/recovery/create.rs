@@ -25,7 +25,7 @@ const LOCK_FILE: &str = "lock";
 const FILE_PAGES: u32 = 256;
 
 /// Refuses directories that hold anything but what an interrupted creation leaves.
-pub(super) fn check_empty(path: &Path, names: &[String]) -> Result<()> {
+pub(crate) fn check_empty(path: &Path, names: &[String]) -> Result<()> {
     let foreign = names
         .iter()
         .find(|name| *name != LOCK_FILE && *name != UNFINISHED_FILE && segment_file_number(name).is_none());
@@ -49,11 +49,49 @@ pub(super) fn check_empty(path: &Path, names: &[String]) -> Result<()> {
     Ok(())
 }
 
+/// What a new database begins with.
+pub(crate) struct Content {
+    pub catalog: Catalog,
+    /// The commit group after which it was like that.
+    pub seq: Seq,
+    /// Higher than the stamps of all pages.
+    pub next_stamp: Stamp,
+    /// Higher than the ids of all trees that there ever were.
+    pub next_tree: TreeId,
+    /// That many pages from the first one on are in use: nodes and blobs.
+    pub pages: u32,
+}
+
 /// Creates the files of an empty database, which is called `database_id`.
 pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: [u8; 16]) -> Result<()> {
+    let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT) as u32;
+    create_with(
+        directory,
+        page_bytes,
+        options.log_segment_bytes,
+        database_id,
+        |_| {
+            Ok(Content {
+                catalog: Catalog::new(),
+                seq: Seq(0),
+                next_stamp: Stamp(1),
+                next_tree: TreeId(1),
+                pages: 0,
+            })
+        },
+    )
+}
+
+/// Creates the files of a database, whose pages `fill` writes.
+pub(crate) fn create_with(
+    directory: &dyn Directory,
+    page_bytes: u32,
+    segment_bytes: u64,
+    database_id: [u8; 16],
+    fill: impl FnOnce(&dyn File) -> Result<Content>,
+) -> Result<()> {
     let failed = |error| Error::io("creating the database", error);
-    let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
-    let mut superblock = initial_superblock(page_bytes as u32, options.log_segment_bytes, database_id);
+    let mut superblock = initial_superblock(page_bytes, segment_bytes, database_id);
     // What an earlier attempt has left is used again: removed and created, its name could be lost on the way.
     let file = match directory.open(UNFINISHED_FILE, OpenMode::CreateNew) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
@@ -67,10 +105,9 @@ pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: 
     };
     // This name says that the creation was interrupted: it is there before any other one can be.
     directory.sync().map_err(failed)?;
-    file.grow(u64::from(FILE_PAGES) * page_bytes as u64)
-        .map_err(failed)?;
+    let content = fill(&*file)?;
     create_segment(directory, &superblock)?;
-    write_image(&*file, &mut superblock)?;
+    write_image(&*file, content, &mut superblock)?;
     write_superblocks(&*file, &superblock, Slot::B)?;
     directory.rename(UNFINISHED_FILE, DATA_FILE).map_err(failed)?;
     directory.sync().map_err(failed)
@@ -127,26 +164,42 @@ fn create_segment(directory: &dyn Directory, superblock: &Superblock) -> Result<
     directory.sync().map_err(failed)
 }
 
-/// Writes the image of no trees behind the superblocks.
-fn write_image(file: &dyn File, superblock: &mut Superblock) -> Result<()> {
-    let mut space = SpaceMap::new(superblock.file_pages);
+/// Writes the image behind the pages, and says so in the superblock.
+fn write_image(file: &dyn File, content: Content, superblock: &mut Superblock) -> Result<()> {
+    let failed = |error| Error::io("writing the first checkpoint image", error);
+    let page_bytes = superblock.page_bytes as usize;
+    let start = PageId::FIRST.0 + content.pages;
+    let mut space = SpaceMap::new(start);
+    if content.pages > 0 {
+        let extent = Extent {
+            start: PageId::FIRST,
+            pages: content.pages,
+        };
+        let marked = space.reserve(extent).and_then(|()| space.mark_reachable(extent));
+        marked.map_err(|error| failed(std::io::Error::other(error)))?;
+    }
     space.freeze();
-    let mut image = ImageEncoder::new(Catalog::new(), Vec::new(), &space);
+    let mut image = ImageEncoder::new(content.catalog, Vec::new(), &space);
     let bytes = image.encoded_bytes(&space) as usize;
-    let mut buffer = AlignedBuffer::zeroed(bytes.next_multiple_of(BLOCK_BYTES) + BLOCK_BYTES);
+    let pages = bytes.div_ceil(page_bytes) as u32;
+    // One byte longer, so that filling it ends the image.
+    let mut buffer = AlignedBuffer::zeroed((bytes + 1).next_multiple_of(BLOCK_BYTES));
     let filled = image.fill(&space, &mut buffer);
     let Some(summary) = image.summary() else {
         unreachable!("the buffer is longer than the image")
     };
+    superblock.file_pages = FILE_PAGES.max(start + pages);
+    let file_bytes = u64::from(superblock.file_pages) * page_bytes as u64;
+    file.grow(file_bytes).map_err(failed)?;
+    file.truncate(file_bytes).map_err(failed)?;
     let written = &buffer[..filled.next_multiple_of(BLOCK_BYTES)];
-    file.write_at(
-        written,
-        u64::from(PageId::FIRST.0) * u64::from(superblock.page_bytes),
-    )
-    .map_err(|error| Error::io("writing the first checkpoint image", error))?;
-    let pages = filled.div_ceil(superblock.page_bytes as usize) as u32;
+    file.write_at(written, u64::from(start) * page_bytes as u64)
+        .map_err(failed)?;
+    superblock.checkpoint_seq = content.seq;
+    superblock.next_stamp = content.next_stamp;
+    superblock.next_tree = content.next_tree;
     superblock.image_extents = vec![Extent {
-        start: PageId::FIRST,
+        start: PageId(start),
         pages,
     }];
     superblock.image_bytes = summary.bytes;
@@ -155,7 +208,7 @@ fn write_image(file: &dyn File, superblock: &mut Superblock) -> Result<()> {
 }
 
 /// An id that no other database has: the standard library's per-process random keys, hashed with the time.
-pub(super) fn random_id() -> [u8; 16] {
+pub(crate) fn random_id() -> [u8; 16] {
     let time = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos() as u64);

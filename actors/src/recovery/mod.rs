@@ -42,6 +42,7 @@ use treering_io::{
     SimDirectory, open_device,
 };
 
+pub(crate) use self::create::{Content, check_empty, create_with, random_id};
 use crate::commit::{Commit, CommitMessage, CommitStart};
 use crate::error::{Error, Result};
 use crate::flusher::{Flusher, FlusherMessage, FlusherStart, Named};
@@ -67,7 +68,7 @@ const UNPUBLISHED_BYTES_MAX: usize = 8 << 20;
 const FETCHED_MAX: usize = 64;
 
 /// Equal seeds must give equal files, ids included.
-const SIMULATED_ID: [u8; 16] = *b"simulated system";
+pub(crate) const SIMULATED_ID: [u8; 16] = *b"simulated system";
 
 /// A running database.
 pub(crate) struct Opened {
@@ -318,6 +319,8 @@ fn run(
             .record_bytes_max()
             .saturating_sub(4096)
             .min(BATCH_RECORD_BYTES_MAX),
+        retention: options.retention,
+        log_segment_bytes: start.superblock.segment_bytes,
         flush_interval_nanos: u64::try_from(options.flush_interval.as_nanos()).unwrap_or(u64::MAX),
     };
     let shared = Arc::new(Shared {

@@ -251,6 +251,7 @@ impl Runtime {
         | FlusherMessage::CreateNamed { .. }
         | FlusherMessage::DropNamed { .. }
         | FlusherMessage::ListNamed { .. }
+        | FlusherMessage::VersionAt { .. }
         | FlusherMessage::Close { .. } = message
         {
             self.flusher.tell(message);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use treering_engine::memory::Memory;
 use treering_engine::version::VersionCell;
 
-use crate::options::Durability;
+use crate::options::{Durability, Retention};
 
 /// Name of the data file inside the database directory.
 pub(crate) const DATA_FILE: &str = "data";
@@ -70,4 +70,8 @@ pub(crate) struct Settings {
     pub batch_record_bytes_max: usize,
     /// Longest time that a buffered write stays unsynced.
     pub flush_interval_nanos: u64,
+    /// Bytes of a log segment, for copies.
+    pub log_segment_bytes: u64,
+    /// For how long past versions are kept.
+    pub retention: Retention,
 }

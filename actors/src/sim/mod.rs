@@ -7,7 +7,7 @@ mod check;
 
 use treering_io::SimDirectory;
 
-use crate::client::Db;
+use crate::client::{Backup, Db, Snapshot};
 use crate::error::Result;
 use crate::options::Options;
 use crate::recovery;
@@ -23,6 +23,14 @@ pub use check::check;
 pub fn open(disk: &SimDirectory, options: &Options, simulation: SimOptions) -> Result<Db> {
     let sim = Sim::new(disk, simulation);
     Ok(Db::start(recovery::open_simulated(disk, options, sim)?, None))
+}
+
+/// Copies what a snapshot shows to another simulated disk, as [`Snapshot::backup`] does to a directory.
+///
+/// # Errors
+/// As [`Db::backup`].
+pub fn backup(snapshot: &Snapshot, disk: &SimDirectory) -> Result<Backup> {
+    snapshot.backup_into(disk, recovery::SIMULATED_ID)
 }
 
 /// Lets one thing happen; false when nothing can. Other calls do as much of this as they need.

@@ -13,8 +13,12 @@ use super::layout::{
 use crate::ids::PageRef;
 
 /// Points a child's place at another node.
+///
+/// # Panics
+///
+/// If the page is no inner node, or has no such child.
 #[inline]
-pub(crate) fn set_child(page: &mut [u8], index: usize, child: PageRef) {
+pub fn set_child(page: &mut [u8], index: usize, child: PageRef) {
     let at = Inner::new(page).references_at() + REFERENCE_BYTES * index;
     put_reference(page, at, child);
 }

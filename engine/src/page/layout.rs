@@ -67,6 +67,16 @@ pub fn set_identity(page: &mut [u8], id: PageId, stamp: Stamp, born: Seq) {
     put_u64(page, BORN_AT, born.0);
 }
 
+/// Gives a node another place; its stamp stays.
+///
+/// # Panics
+///
+/// If the page is shorter than a header.
+#[inline]
+pub fn set_id(page: &mut [u8], id: PageId) {
+    put_u32(page, ID_AT, id.0);
+}
+
 /// The reference by which a parent knows this node.
 #[inline]
 #[must_use]

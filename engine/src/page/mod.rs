@@ -25,7 +25,8 @@ mod search;
 mod tests;
 mod verify;
 
-pub use layout::{HEADER_BYTES, born, copy_node, count, level, reference, set_identity, stamp};
+pub use inner_edit::set_child;
+pub use layout::{HEADER_BYTES, born, copy_node, count, level, reference, set_id, set_identity, stamp};
 pub use verify::{PageDefect, seal, seal_shared, verify, verify_structure};
 
 use crate::ids::PageRef;
@@ -69,6 +70,21 @@ pub fn children(page: &[u8]) -> impl DoubleEndedIterator<Item = PageRef> + '_ {
     let node = (page[layout::KIND_AT] == layout::KIND_INNER).then(|| inner::Inner::new(page));
     node.into_iter()
         .flat_map(|node| (0..node.count).map(move |index| node.child(index)))
+}
+
+/// Lets each blob descriptor of a leaf be changed where it is, in key order; does nothing for an inner node.
+pub fn blobs_mut(page: &mut [u8], mut change: impl FnMut(&mut [u8])) {
+    if page[layout::KIND_AT] != layout::KIND_LEAF {
+        return;
+    }
+    for index in 0..leaf::Leaf::new(page).count {
+        let leaf = leaf::Leaf::new(page);
+        let slot = leaf.slot(index);
+        if let ValueRef::Blob(descriptor) = leaf.value_of(slot) {
+            let (start, length) = (slot.value_offset(), descriptor.len());
+            change(&mut page[start..start + length]);
+        }
+    }
 }
 
 /// The blob descriptors of a leaf, in key order; none for an inner node.

@@ -10,9 +10,14 @@
 //! | stand before different nodes | the higher one is entered: so they come to stand at one level |
 //! | one at an entry, one before a node | the entry differs if it is below the node; else the node is entered |
 //! | at entries | the lower key differs; equal keys differ if their values do |
+//!
+//! A tree may consist of several partitions, and not of the same ones in both versions: a place goes through
+//! them one after the other, as through the children of a node without a page.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::{Miss, ReadNodes, Root};
 use crate::ids::PageRef;
@@ -39,9 +44,16 @@ pub struct Diff {
     new: Place,
 }
 
+/// A part of a tree: the lowest key that belongs to it, and its root.
+pub type Part = (Arc<[u8]>, Root);
+
 /// A place in one of the trees.
 #[derive(Clone, Debug)]
 struct Place {
+    /// The parts behind this one.
+    rest: VecDeque<Part>,
+    /// Lowest key of the present part.
+    lower: Arc<[u8]>,
     root: Root,
     /// Inner nodes from the root downwards.
     path: Vec<Level>,
@@ -77,10 +89,31 @@ impl Diff {
     /// Will compare two versions of a tree.
     #[must_use]
     pub fn new(old: Root, new: Root) -> Diff {
+        let whole = |root| [(Arc::from([]), root)];
+        Diff::of_parts(whole(old), whole(new))
+    }
+
+    /// Will compare two versions of a tree that consists of parts, ascending by their lowest keys.
+    #[must_use]
+    pub fn of_parts(old: impl IntoIterator<Item = Part>, new: impl IntoIterator<Item = Part>) -> Diff {
         Diff {
-            old: Place::start(old),
-            new: Place::start(new),
+            old: Place::start(old.into_iter().collect()),
+            new: Place::start(new.into_iter().collect()),
         }
+    }
+
+    /// Appends up to `count` nodes of either version that will be needed soon: those behind the present ones, below
+    /// the same parents, that the other version doesn't share. Looks at nodes in memory only.
+    pub fn upcoming<S: ReadNodes>(&self, store: &S, count: usize, nodes: &mut Vec<PageRef>) {
+        let old = self.old.siblings(store, 2 * count);
+        let new = self.new.siblings(store, 2 * count);
+        // Both come in key order, and what is shared comes in the same order in both.
+        let unshared = |mine: &[PageRef], other: &[PageRef]| -> Vec<PageRef> {
+            let mine = mine.iter().copied();
+            mine.filter(|node| !other.contains(node)).take(count).collect()
+        };
+        nodes.extend(unshared(&old, &new));
+        nodes.extend(unshared(&new, &old));
     }
 
     /// Hands out some differences, in key order, until `visit` breaks (the difference it breaks at counts
@@ -163,18 +196,45 @@ impl Diff {
 }
 
 impl Place {
-    fn start(root: Root) -> Place {
-        let at = if root.reference.is_none() {
-            At::End
-        } else {
-            At::Node(root.reference)
-        };
-        Place {
-            root,
-            path: Vec::with_capacity(usize::from(root.height)),
-            at,
+    fn start(parts: VecDeque<Part>) -> Place {
+        let mut place = Place {
+            rest: parts,
+            lower: Arc::from([]),
+            root: Root::default(),
+            path: Vec::new(),
+            at: At::End,
             key: Vec::new(),
+        };
+        place.next_part();
+        place
+    }
+
+    /// Goes before the root of the next part that has one.
+    fn next_part(&mut self) {
+        self.at = At::End;
+        while let Some((lower, root)) = self.rest.pop_front() {
+            if !root.reference.is_none() {
+                self.lower = lower;
+                self.root = root;
+                self.at = At::Node(root.reference);
+                return;
+            }
         }
+    }
+
+    /// Up to `count` nodes behind this place below the same parent.
+    fn siblings<S: ReadNodes>(&self, store: &S, count: usize) -> Vec<PageRef> {
+        let Some(level) = self.path.last() else {
+            return Vec::new();
+        };
+        let Ok(page) = store.node(level.reference) else {
+            return Vec::new();
+        };
+        let inner = Inner::new(page);
+        let from = level.index + 1;
+        (from..level.count.min(from + count))
+            .map(|index| inner.child(index))
+            .collect()
     }
 
     /// Height of the node that this is before, 0 for a leaf.
@@ -238,7 +298,8 @@ impl Place {
     /// Whether all keys of the node that this is before are above a key, as far as separators tell.
     fn is_above<S: ReadNodes>(&self, store: &S, key: &[u8]) -> Result<bool, Miss> {
         let Some(level) = self.path.iter().rev().find(|level| level.index > 0) else {
-            return Ok(false);
+            // The first of its part.
+            return Ok(key < &*self.lower);
         };
         let mut separator = Vec::new();
         Inner::new(store.node(level.reference)?)
@@ -275,6 +336,6 @@ impl Place {
             }
             self.path.pop();
         }
-        self.at = At::End;
+        self.next_part();
     }
 }

@@ -54,7 +54,7 @@ pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check, check_part};
 pub use cursor::Cursor;
 pub use cut::{Halves, cut, join};
-pub use diff::{Diff, Difference};
+pub use diff::{Diff, Difference, Part};
 pub use read::{get, get_many, warm};
 pub use store::{Located, Miss, NodeStore, ReadNodes};
 pub use write::{delete, modify, put};

@@ -186,6 +186,63 @@ fn comparing_versions_reads_what_changed_only() {
     assert!(lookups < 10 * 2 * 25 * 4 + 2 * 1200, "{lookups}");
 }
 
+/// A tree that was cut into partitions, or joined, since: the comparison doesn't see where.
+#[test]
+fn partitions_are_compared_like_one_tree() {
+    let keys: Vec<Vec<u8>> = (0..4_000).map(ascending_key).collect();
+    let mut store = TestStore::new(PAGE_BYTES);
+    let mut grow = |keys: &[Vec<u8>], value: &[u8]| {
+        let mut root = Root::default();
+        for key in keys {
+            put(&mut store, &mut root, key, ValueRef::Inline(value)).expect("resident");
+        }
+        store.freeze();
+        root
+    };
+    let whole = grow(&keys[..3_000], b"same");
+    let empty = Root::default();
+    let parts: Vec<(std::sync::Arc<[u8]>, Root)> = vec![
+        (std::sync::Arc::from([]), empty),
+        (std::sync::Arc::from(&keys[10][..]), grow(&keys[10..700], b"same")),
+        (
+            std::sync::Arc::from(&keys[700][..]),
+            grow(&keys[700..720], b"other"),
+        ),
+        (std::sync::Arc::from(&keys[720][..]), empty),
+        (
+            std::sync::Arc::from(&keys[800][..]),
+            grow(&keys[800..4_000], b"same"),
+        ),
+    ];
+    let one = vec![(std::sync::Arc::from([]), whole)];
+    let changed: Vec<Vec<u8>> = [0..10, 700..800, 3_000..4_000]
+        .into_iter()
+        .flat_map(|range| keys[range].to_vec())
+        .collect();
+    for (old, new) in [(one.clone(), parts.clone()), (parts.clone(), one)] {
+        let mut found = Vec::new();
+        let mut diff = Diff::of_parts(old, new);
+        while diff
+            .next_run(&store, |difference| {
+                found.push(difference.key.to_vec());
+                ControlFlow::Continue(())
+            })
+            .expect("resident")
+        {}
+        assert_eq!(found, changed);
+    }
+    let mut itself = Diff::of_parts(parts.clone(), parts);
+    let mut seen = 0;
+    while itself
+        .next_run(&store, |_| {
+            seen += 1;
+            ControlFlow::Continue(())
+        })
+        .expect("resident")
+    {}
+    assert_eq!(seen, 0);
+}
+
 #[test]
 fn a_cursor_tells_which_leaves_come_next() {
     let (store, root) = filled(500, random_key);

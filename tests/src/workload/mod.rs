@@ -4,6 +4,8 @@
 //! clean close. After each opening everything is read and compared with the model, every tree is checked, and every
 //! page must have exactly one owner.
 
+mod copy;
+mod history;
 mod life;
 mod named;
 mod operations;

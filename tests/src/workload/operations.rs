@@ -47,6 +47,11 @@ impl Run {
             95..96 => self.flush(hands),
             96..97 => self.named_snapshot(hands),
             97..98 => self.checkpoint(hands),
+            98..99 => match self.random.below(5) {
+                0..2 => self.time_travel(hands),
+                2..4 => self.diff(hands),
+                _ => self.back_up(hands),
+            },
             _ => {
                 for _ in 0..self.random.below(40) {
                     sim::step(&hands.db);

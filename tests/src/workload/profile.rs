@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use treering::{Durability, Options};
+use treering::{Durability, Options, Retention};
 
 use crate::random::Random;
 
@@ -40,6 +40,8 @@ pub struct Profile {
     pub dirty_pages: usize,
     /// How long a Buffered write may stay unsynced, nanoseconds.
     pub flush_nanos: u64,
+    /// For how long past versions can be had.
+    pub retention: Retention,
     /// How long operations of the disk take, nanoseconds.
     pub delay_nanos: RangeInclusive<u64>,
     /// About how many steps a life has before its power is cut.
@@ -71,6 +73,12 @@ impl Profile {
             checkpoint_segments: random.pick(&[1, 2, 6]),
             dirty_pages: random.pick(&[8, 60, 1_000]),
             flush_nanos: random.pick(&[50_000, 1_000_000, 100_000_000]),
+            retention: random.pick(&[
+                Retention::None,
+                Retention::None,
+                Retention::Versions(5),
+                Retention::Last(Duration::from_micros(300)),
+            ]),
             delay_nanos: random
                 .pick(&[(1_000, 2_000), (20_000, 200_000), (10_000, 5_000_000)])
                 .into_range(),
@@ -88,6 +96,7 @@ impl Profile {
             .log_segment_bytes(SEGMENT_BYTES)
             .checkpoint_log_bytes(self.checkpoint_segments * SEGMENT_BYTES)
             .max_dirty_pages(self.dirty_pages)
+            .retain(self.retention)
             .flush_interval(Duration::from_nanos(self.flush_nanos))
     }
 }

@@ -1,0 +1,338 @@
+//! Hot backup: one version of the database, copied into a database of its own while readers and writers go on.
+//!
+//! The trees are walked from their roots, children first. Every page is checked as if it were read for use, gets the
+//! next page id of the copy, and is written behind the one before: so the copy has no holes, is written from front to
+//! back, and a parent is written when its children's new ids are known. Pages that are in memory are copied from there;
+//! the others are read past the cache, which belongs to the readers. Blobs are streamed.
+//!
+//! Memory: a page for each level, [`READS_MAX`] pages under way, and a buffer of [`BUFFER_BYTES`]. What it takes from
+//! readers and writers is bounded by the reads under way.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use treering_engine::catalog::{Directory as Catalog, TreeState};
+use treering_engine::tree::Root;
+use treering_engine::{BLOCK_BYTES, Crc32c, Extent, PageId, PageRef, Stamp, TreeId, page};
+use treering_io::{AlignedBuffer, Directory, File, OsDirectory};
+
+use super::blob::{BlobDescriptor, corrupt_page};
+use super::db::Inner;
+use crate::commit::DROPPED_PREFIX;
+use crate::error::{Error, Result};
+use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};
+use crate::recovery::{Content, check_empty, create_with, random_id};
+use crate::shared::{DATA_FILE, Version, with_guard};
+
+/// Pages that are read at a time.
+const READS_MAX: usize = 64;
+/// Bytes written at a time.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes by which the file grows ahead of what is written.
+const GROWTH_BYTES: u64 = 64 << 20;
+
+/// What a backup holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Backup {
+    /// The commit group after which the database was like that.
+    pub seq: u64,
+    /// Pages copied: nodes, and those of large values.
+    pub pages: u64,
+}
+
+impl Inner {
+    /// Copies a version into a directory of the file system.
+    pub(super) fn backup_to(&self, version: &Version, path: &Path) -> Result<Backup> {
+        let what = |action: &str| format!("{action} {}", path.display());
+        let directory = if path.exists() {
+            OsDirectory::open(path)
+        } else {
+            OsDirectory::create(path)
+        };
+        let directory = directory.map_err(|error| Error::io(what("opening"), error))?;
+        let _lock = directory.lock().map_err(|error| match error {
+            treering_io::LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
+            treering_io::LockError::Io(error) => Error::io(what("locking"), error),
+        })?;
+        let names = directory
+            .names()
+            .map_err(|error| Error::io(what("listing"), error))?;
+        if names.iter().any(|name| name == DATA_FILE) {
+            return Err(Error::BackupExists { path: path.into() });
+        }
+        check_empty(path, &names)?;
+        self.backup_into(version, &directory, random_id())
+    }
+
+    /// Copies a version into an empty directory; the copy is called `database_id`. It has its name when it is whole.
+    pub(crate) fn backup_into(
+        &self,
+        version: &Version,
+        directory: &dyn Directory,
+        database_id: [u8; 16],
+    ) -> Result<Backup> {
+        let settings = &self.runtime.shared.settings;
+        let mut pages = 0;
+        create_with(
+            directory,
+            settings.page_bytes as u32,
+            settings.log_segment_bytes,
+            database_id,
+            |file| {
+                let content = self.copy(version, file)?;
+                pages = u64::from(content.pages);
+                Ok(content)
+            },
+        )?;
+        Ok(Backup {
+            seq: version.seq.0,
+            pages,
+        })
+    }
+
+    fn copy(&self, version: &Version, file: &dyn File) -> Result<Content> {
+        let mut copier = Copier {
+            inner: self,
+            output: Output::new(file, self.runtime.shared.settings.page_bytes),
+            next_stamp: 1,
+        };
+        let mut catalog = Catalog::new();
+        let mut next_tree = TreeId(1);
+        for tree in version.directory.iter() {
+            next_tree = next_tree.max(TreeId(tree.id.0 + 1));
+            if tree.name.starts_with(DROPPED_PREFIX) {
+                continue;
+            }
+            let mut partitions = tree.partitions.to_vec();
+            for partition in &mut partitions {
+                partition.root.reference = copier.root(&partition.root)?;
+            }
+            let copied = TreeState {
+                partitions: partitions.into(),
+                ..(**tree).clone()
+            };
+            catalog = catalog
+                .with_tree(copied)
+                .map_err(|error| Error::io("copying the catalog", std::io::Error::other(error)))?;
+        }
+        copier.output.flush()?;
+        Ok(Content {
+            catalog,
+            seq: version.seq,
+            next_stamp: Stamp(copier.next_stamp),
+            next_tree,
+            pages: copier.output.next - PageId::FIRST.0,
+        })
+    }
+
+    /// Copies of pages of a version that the caller holds, verified. Those in memory are taken from there: they may not
+    /// be on disk yet. Only written pages leave memory, so what isn't there can be read.
+    fn copies(&self, references: &[PageRef]) -> Result<Vec<Box<[u8]>>> {
+        let memory = &self.runtime.shared.memory;
+        let page_bytes = self.runtime.shared.settings.page_bytes;
+        let mut pages: Vec<Option<Box<[u8]>>> = with_guard(memory, |guard| {
+            let found = |reference: &PageRef| Some(memory.lookup(reference.id, guard)?.bytes.into());
+            references.iter().map(found).collect()
+        });
+        let mut under_way = Vec::new();
+        for (index, reference) in references.iter().enumerate() {
+            if pages[index].is_none() {
+                let (sender, receiver) = oneshot::channel();
+                self.runtime.send_pager(PagerMessage::Transfer(Transfer {
+                    kind: TransferKind::Read,
+                    offset: u64::from(reference.id.0) * page_bytes as u64,
+                    buffer: Some(AlignedBuffer::zeroed(page_bytes)),
+                    reply: TransferReply::Client(sender),
+                }));
+                under_way.push((index, receiver));
+            }
+        }
+        for (index, receiver) in under_way {
+            let (result, buffer) = self.runtime.wait(receiver, None).ok_or(Error::Closed)?;
+            result.map_err(|error| Error::io("reading a page for a backup", error))?;
+            let buffer = buffer.ok_or(Error::Closed)?;
+            let reference = references[index];
+            page::verify(&buffer[..page_bytes], reference)
+                .map_err(|defect| corrupt_page(self, reference.id, &defect.to_string()))?;
+            pages[index] = Some(buffer[..page_bytes].into());
+        }
+        Ok(pages.into_iter().flatten().collect())
+    }
+}
+
+/// A copy under way.
+struct Copier<'c> {
+    inner: &'c Inner,
+    output: Output<'c>,
+    /// Higher than the stamps of all pages copied.
+    next_stamp: u64,
+}
+
+impl Copier<'_> {
+    fn root(&mut self, root: &Root) -> Result<PageRef> {
+        if root.reference.is_none() {
+            return Ok(root.reference);
+        }
+        self.nodes(&[root.reference])?
+            .pop()
+            .ok_or_else(|| corrupt_page(self.inner, root.reference.id, "it was not copied"))
+    }
+
+    /// Copies nodes of one level with everything below, at most [`READS_MAX`] of them. Returns their places in the copy.
+    fn nodes(&mut self, references: &[PageRef]) -> Result<Vec<PageRef>> {
+        let mut copied = Vec::with_capacity(references.len());
+        for mut node in self.inner.copies(references)? {
+            let children: Vec<PageRef> = page::children(&node).collect();
+            let mut index = 0;
+            for some in children.chunks(self.fan_out(&node)) {
+                for child in self.nodes(some)? {
+                    page::set_child(&mut node, index, child);
+                    index += 1;
+                }
+            }
+            let mut failure = Ok(());
+            page::blobs_mut(&mut node, |descriptor| {
+                if failure.is_ok() {
+                    failure = self.blob(descriptor);
+                }
+            });
+            failure?;
+            self.next_stamp = self.next_stamp.max(page::stamp(&node).0 + 1);
+            page::set_id(&mut node, PageId(self.output.next));
+            page::seal(&mut node);
+            copied.push(page::reference(&node));
+            self.output.push(&node)?;
+            self.output.end_page()?;
+        }
+        Ok(copied)
+    }
+
+    /// How many children of a node are read at a time: many leaves, but few inner nodes, of which each has many itself.
+    fn fan_out(&self, node: &[u8]) -> usize {
+        if page::level(node) <= 1 { READS_MAX } else { 1 }
+    }
+
+    /// Copies a blob, and says in its descriptor where it is.
+    fn blob(&mut self, descriptor: &mut [u8]) -> Result<()> {
+        let blob = BlobDescriptor::decode(descriptor);
+        let Some(mut blob) = blob.filter(|blob| blob.extents.iter().all(|extent| extent.pages > 0)) else {
+            return Err(corrupt_page(
+                self.inner,
+                PageId::NONE,
+                "a leaf holds a malformed blob descriptor",
+            ));
+        };
+        let first = self.output.next;
+        let mut crc = Crc32c::new();
+        let mut left = blob.bytes as usize;
+        let output = &mut self.output;
+        self.inner.stream_blob(&blob, &mut |bytes| {
+            let value = &bytes[..left.min(bytes.len())];
+            left -= value.len();
+            crc.update(value);
+            output.push(value)
+        })?;
+        if left > 0 || crc.value() != blob.crc {
+            let place = blob.extents.first().map_or(PageId::NONE, |extent| extent.start);
+            return Err(corrupt_page(self.inner, place, "a blob's checksum is wrong"));
+        }
+        output.end_page()?;
+        let mut next = first;
+        for extent in &mut blob.extents {
+            *extent = Extent {
+                start: PageId(next),
+                pages: extent.pages,
+            };
+            next += extent.pages;
+        }
+        // Extents may be longer than the value that they hold.
+        output.skip_to(next)?;
+        descriptor.copy_from_slice(&blob.encode());
+        Ok(())
+    }
+}
+
+/// A file that is written from front to back, in pages.
+struct Output<'f> {
+    file: &'f dyn File,
+    page_bytes: usize,
+    buffer: AlignedBuffer,
+    filled: usize,
+    /// Where the buffer will be written.
+    offset: u64,
+    file_bytes: u64,
+    /// The next page id.
+    next: u32,
+}
+
+impl<'f> Output<'f> {
+    fn new(file: &'f dyn File, page_bytes: usize) -> Output<'f> {
+        Output {
+            file,
+            page_bytes,
+            buffer: AlignedBuffer::zeroed(BUFFER_BYTES),
+            filled: 0,
+            offset: u64::from(PageId::FIRST.0) * page_bytes as u64,
+            file_bytes: 0,
+            next: PageId::FIRST.0,
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(BUFFER_BYTES - self.filled));
+            self.buffer[self.filled..self.filled + now.len()].copy_from_slice(now);
+            self.filled += now.len();
+            rest = later;
+            if self.filled == BUFFER_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the last page with zeros, and counts all pages since the last call.
+    fn end_page(&mut self) -> Result<()> {
+        let end = self.offset + self.filled as u64;
+        let zeros = end.next_multiple_of(self.page_bytes as u64) - end;
+        self.push(&vec![0; zeros as usize])?;
+        let pages = (self.offset + self.filled as u64) / self.page_bytes as u64;
+        self.next = u32::try_from(pages).map_err(|_| Error::OutOfSpace {
+            what: "the copy has more pages than ids can name".into(),
+        })?;
+        Ok(())
+    }
+
+    /// Leaves pages of zeros up to this one.
+    fn skip_to(&mut self, page: u32) -> Result<()> {
+        while self.next < page {
+            self.push(&vec![0; self.page_bytes])?;
+            self.end_page()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let failed = |error| Error::io("writing a backup", error);
+        let length = self.filled.next_multiple_of(BLOCK_BYTES);
+        let end = self.offset + length as u64;
+        if end > self.file_bytes {
+            self.file_bytes = end + GROWTH_BYTES.min(end);
+            self.file.grow(self.file_bytes).map_err(failed)?;
+        }
+        self.file
+            .write_at(&self.buffer[..length], self.offset)
+            .map_err(failed)?;
+        self.offset += self.filled as u64;
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+/// Everything that a backup has in common with its source, for callers that hold the version.
+pub(super) fn hold(inner: &Inner) -> Arc<Version> {
+    let shared = &inner.runtime.shared;
+    with_guard(&shared.memory, |guard| shared.current.hold(guard))
+}
