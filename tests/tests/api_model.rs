@@ -325,6 +325,17 @@ impl<O: Fn() -> Db> Run<O> {
                 break;
             }
         }
+        let mut rest = Vec::new();
+        found
+            .scan(|key, value| {
+                rest.push((key.to_vec(), value.to_vec()));
+                std::ops::ControlFlow::Continue(())
+            })
+            .expect("a scan");
+        assert!(
+            rest.into_iter().eq(expected.map(clone)),
+            "{at}: scan of what a range has left"
+        );
         let mut visited = Vec::new();
         let limit = self.random.below(map.len() as u64 + 2) as usize;
         tree.scan((lower.clone(), upper.clone()), |key, value| {

@@ -2,6 +2,8 @@
 
 use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
+use treering_engine::tree::Bounds;
+
 /// The bounds of a range of keys: `"a".."m"`, `from..`, `..=to`, `..`, or a pair of [`Bound`]s. Keys are anything that
 /// is bytes; a bound may be longer than any key, or empty.
 ///
@@ -10,7 +12,14 @@ use std::ops::{Bound, Range, RangeBounds, RangeFrom, RangeFull, RangeInclusive, 
 pub trait KeyBounds<K>: sealed::Sealed {
     /// The lower bound and the upper one.
     #[doc(hidden)]
-    fn to_bytes(&self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>);
+    fn as_slices(&self) -> (Bound<&[u8]>, Bound<&[u8]>);
+
+    /// The same, of their own.
+    #[doc(hidden)]
+    fn to_bytes(&self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+        let (lower, upper) = self.as_slices();
+        (lower.map(<[u8]>::to_vec), upper.map(<[u8]>::to_vec))
+    }
 }
 
 mod sealed {
@@ -20,9 +29,9 @@ mod sealed {
 /// Bounds of their own.
 pub(super) type OwnedBounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
-fn own<K: AsRef<[u8]>>(bounds: &impl RangeBounds<K>) -> OwnedBounds {
-    let own = |bound: Bound<&K>| bound.map(|key| key.as_ref().to_vec());
-    (own(bounds.start_bound()), own(bounds.end_bound()))
+fn slices<'b, K: AsRef<[u8]> + 'b>(bounds: &'b impl RangeBounds<K>) -> Bounds<'b> {
+    let slice = |bound: Bound<&'b K>| bound.map(K::as_ref);
+    (slice(bounds.start_bound()), slice(bounds.end_bound()))
 }
 
 macro_rules! bounds_of_keys {
@@ -30,8 +39,8 @@ macro_rules! bounds_of_keys {
         impl<K> sealed::Sealed for $range {}
 
         impl<K: AsRef<[u8]>> KeyBounds<K> for $range {
-            fn to_bytes(&self) -> OwnedBounds {
-                own::<K>(self)
+            fn as_slices(&self) -> Bounds<'_> {
+                slices::<K>(self)
             }
         }
     )* };
@@ -49,7 +58,7 @@ bounds_of_keys!(
 impl sealed::Sealed for RangeFull {}
 
 impl KeyBounds<&[u8]> for RangeFull {
-    fn to_bytes(&self) -> OwnedBounds {
+    fn as_slices(&self) -> Bounds<'_> {
         (Bound::Unbounded, Bound::Unbounded)
     }
 }

@@ -10,8 +10,9 @@ use treering_engine::tree::{self, Difference, Miss, Part};
 use treering_engine::{PageRef, TreeId};
 
 use super::db::Inner;
+use super::held::Held;
 use super::node_view::NodeView;
-use super::read::{Held, tree_of};
+use super::read::tree_of;
 use crate::error::{Error, Result};
 use crate::pager::{PagerMessage, Waiter};
 use crate::shared::{Version, with_guard};

@@ -1,24 +1,25 @@
-//! Ordered scans: a leaf at a time, from one version, in both directions.
+//! Ordered iteration: a leaf at a time, from one version, in both directions.
+//!
+//! The entries of a leaf are copied once, into one allocation that all keys and values taken from it share. Each
+//! direction has a cursor, made when it is first asked; what one has copied is where the other ends.
 
 use std::collections::VecDeque;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use treering_engine::page::ValueRef;
-use treering_engine::tree::{Cursor, Miss};
-use treering_engine::{PageRef, TreeId};
+use treering_engine::TreeId;
+use treering_engine::catalog::Partition;
+use treering_engine::tree::{Bounds, Carry, Cursor, Miss, ReadNodes, Run};
 
 use super::bounds::OwnedBounds;
 use super::db::Inner;
+use super::held::Held;
 use super::node_view::NodeView;
-use super::read::{Held, HeldNodes, tree_of};
+use super::read::tree_of;
+use super::scan::{Scan, bring, partitions_within};
 use crate::error::Result;
-use crate::pager::{PagerMessage, Waiter};
 use crate::shared::{Version, with_guard};
 use crate::value::Value;
-
-/// Leaves that are read ahead once a scan has missed one.
-const READ_AHEAD_LEAVES: usize = 16;
 
 /// The entries of a tree within bounds, in key order, all from one instant. Double-ended.
 ///
@@ -27,24 +28,31 @@ const READ_AHEAD_LEAVES: usize = 16;
 pub struct Range {
     inner: Arc<Inner>,
     version: Arc<Version>,
-    /// One for each partition within the bounds, in key order, which no direction has finished. The first is the
-    /// front's, the last is the back's; they may be the same.
-    parts: VecDeque<Part>,
-    front: Run,
-    back: Run,
+    /// The tree's partitions, in key order.
+    partitions: Arc<[Partition]>,
+    /// Those that no direction has finished. The first is the front's, the last is the back's; they may be the same.
+    open: std::ops::Range<usize>,
+    /// Where the front began, or the last key that it has copied, excluded.
+    lower: Bound<Vec<u8>>,
+    /// The same of the back.
+    upper: Bound<Vec<u8>>,
+    front: Side,
+    back: Side,
 }
 
-/// The cursors of one partition.
-struct Part {
-    front: Cursor,
-    back: Cursor,
-}
-
-/// The entries of one leaf, copied.
+/// One direction.
 #[derive(Default)]
-struct Run {
-    bytes: Vec<u8>,
-    shared: Option<Arc<[u8]>>,
+struct Side {
+    /// In its partition, once it was asked.
+    cursor: Option<Cursor>,
+    copied: Copied,
+    carry: Carry,
+}
+
+/// The entries of one leaf, copied: those that were not taken yet.
+#[derive(Default)]
+struct Copied {
+    bytes: Arc<[u8]>,
     entries: VecDeque<Entry>,
 }
 
@@ -56,27 +64,25 @@ struct Entry {
     is_blob: bool,
 }
 
-impl Run {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.shared = None;
-        self.entries.clear();
-    }
-
-    #[inline]
-    fn push(&mut self, key: &[u8], value: ValueRef<'_>) {
-        let (value, is_blob) = match value {
-            ValueRef::Inline(bytes) => (bytes, false),
-            ValueRef::Blob(bytes) => (bytes, true),
+impl Copied {
+    fn fill(&mut self, run: &Run, page: &[u8], next: Option<&[u8]>, carry: &mut Carry) {
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, run.bytes(page)).collect();
+        let Some(target) = Arc::get_mut(&mut bytes) else {
+            unreachable!("nobody else has it yet")
         };
-        self.entries.push_back(Entry {
-            start: self.bytes.len() as u32,
-            key_bytes: key.len() as u32,
-            value_bytes: value.len() as u32,
-            is_blob,
+        self.entries.clear();
+        self.entries.reserve(run.len());
+        let mut start = 0;
+        run.copy_to(page, next, carry, target, |key_bytes, value_bytes, is_blob| {
+            self.entries.push_back(Entry {
+                start,
+                key_bytes: key_bytes as u32,
+                value_bytes: value_bytes as u32,
+                is_blob,
+            });
+            start += (key_bytes + value_bytes) as u32;
         });
-        self.bytes.extend_from_slice(key);
-        self.bytes.extend_from_slice(value);
+        self.bytes = bytes;
     }
 
     fn key(&self, entry: Entry) -> &[u8] {
@@ -87,14 +93,32 @@ impl Run {
         &self.bytes[(entry.start + entry.key_bytes) as usize..][..entry.value_bytes as usize]
     }
 
-    /// One copy of the leaf, shared by all of its entries that are handed out.
-    fn share(&mut self) -> &Arc<[u8]> {
-        self.shared.get_or_insert_with(|| Arc::from(&self.bytes[..]))
+    fn item(&self, inner: &Inner, entry: Entry) -> Result<(Value, Value)> {
+        let (key_bytes, value_bytes) = (entry.key_bytes as usize, entry.value_bytes as usize);
+        let key = Value::part(&self.bytes, entry.start as usize, key_bytes);
+        if entry.is_blob {
+            return Ok((key, inner.read_blob(self.value(entry))?));
+        }
+        let value = Value::part(&self.bytes, entry.start as usize + key_bytes, value_bytes);
+        Ok((key, value))
+    }
+
+    fn show(
+        &self,
+        inner: &Inner,
+        entry: Entry,
+        visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>> {
+        if entry.is_blob {
+            let value = inner.read_blob(self.value(entry))?;
+            return Ok(visit(self.key(entry), &value));
+        }
+        Ok(visit(self.key(entry), self.value(entry)))
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum Direction {
     Front,
     Back,
 }
@@ -107,31 +131,17 @@ impl Range {
         (lower, upper): OwnedBounds,
     ) -> Result<Range> {
         let state = tree_of(&version, tree)?;
-        let first = match &lower {
-            Bound::Included(key) | Bound::Excluded(key) => state.partition_for(key),
-            Bound::Unbounded => 0,
-        };
-        let last = match &upper {
-            Bound::Included(key) | Bound::Excluded(key) => state.partition_for(key),
-            Bound::Unbounded => state.partitions.len() - 1,
-        };
-        let (lower, upper) = (as_slice(&lower), as_slice(&upper));
-        let parts = state
-            .partitions
-            .get(first..=last)
-            .unwrap_or_default()
-            .iter()
-            .map(|partition| Part {
-                front: Cursor::ascending(partition.root, lower, upper),
-                back: Cursor::descending(partition.root, lower, upper),
-            })
-            .collect();
+        let open = partitions_within(state, as_slices(&lower, &upper));
+        let partitions = Arc::clone(&state.partitions);
         Ok(Range {
             inner,
             version,
-            parts,
-            front: Run::default(),
-            back: Run::default(),
+            partitions,
+            open,
+            lower,
+            upper,
+            front: Side::default(),
+            back: Side::default(),
         })
     }
 
@@ -141,144 +151,87 @@ impl Range {
     /// # Errors
     /// [`Corrupt`](crate::Error::Corrupt), [`Io`](crate::Error::Io), [`Closed`](crate::Error::Closed).
     pub fn scan(mut self, mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
-        if self.front.entries.is_empty() && self.back.entries.is_empty() {
-            return self.scan_in_place(&mut visit);
-        }
-        loop {
-            while let Some(entry) = self.front.entries.pop_front() {
-                let flow = if entry.is_blob {
-                    let value = self.inner.read_blob(self.front.value(entry))?;
-                    visit(self.front.key(entry), &value)
-                } else {
-                    visit(self.front.key(entry), self.front.value(entry))
-                };
-                if flow.is_break() {
-                    return Ok(());
-                }
-            }
-            if !self.refill(Side::Front)? {
-                // What the other direction had copied is the rest.
-                if self.back.entries.is_empty() {
-                    return Ok(());
-                }
-                std::mem::swap(&mut self.front, &mut self.back);
-                let entries: Vec<Entry> = self.front.entries.drain(..).rev().collect();
-                self.front.entries.extend(entries);
-            }
-        }
-    }
-
-    /// Hands the entries out where they lie: the leaf is held in memory meanwhile, and no epoch is pinned.
-    fn scan_in_place(&mut self, visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
-        let Range { inner, parts, .. } = self;
-        let mut held = Held::new(inner);
-        while let Some(part) = parts.front_mut() {
-            let mut flow = ControlFlow::Continue(());
-            let mut failure = None;
-            let nodes = HeldNodes::new(inner);
-            let step = part.front.next_run(&nodes, |key, value| {
-                flow = match value {
-                    ValueRef::Inline(bytes) => visit(key, bytes),
-                    ValueRef::Blob(descriptor) => match inner.read_blob(descriptor) {
-                        Ok(value) => visit(key, &value),
-                        Err(error) => {
-                            failure = Some(error);
-                            ControlFlow::Break(())
-                        }
-                    },
-                };
-                flow
-            });
-            let more = match step {
-                Ok(more) => more,
-                Err(miss) => {
-                    drop(nodes);
-                    bring(inner, &part.front, miss, &mut held)?;
-                    continue;
-                }
-            };
-            if let Some(error) = failure {
-                return Err(error);
-            }
-            if flow.is_break() {
+        let inner = &*self.inner;
+        for entry in self.front.copied.entries.drain(..).collect::<Vec<_>>() {
+            if self.front.copied.show(inner, entry, &mut visit)?.is_break() {
                 return Ok(());
             }
-            if !more {
-                parts.pop_front();
+        }
+        let mut scan = Scan::new(inner, as_slices(&self.lower, &self.upper));
+        for index in self.open {
+            let root = self.partitions[index].root;
+            let mut cursor = self
+                .front
+                .cursor
+                .take()
+                .unwrap_or_else(|| Cursor::ascending(root));
+            if scan.run(&mut cursor, &mut visit)?.is_break() {
+                return Ok(());
+            }
+        }
+        // What the other direction had copied is the rest.
+        for entry in self.back.copied.entries.iter().rev() {
+            if self.back.copied.show(inner, *entry, &mut visit)?.is_break() {
+                return Ok(());
             }
         }
         Ok(())
     }
 
     /// Copies the next leaf of one side; false when there is none.
-    fn refill(&mut self, side: Side) -> Result<bool> {
-        let Range {
-            inner,
-            parts,
-            front,
-            back,
-            ..
-        } = self;
-        let run = if side == Side::Front {
-            &mut *front
-        } else {
-            &mut *back
-        };
-        run.clear();
-        loop {
-            let part = if side == Side::Front {
-                parts.front_mut()
-            } else {
-                parts.back_mut()
+    fn refill(&mut self, direction: Direction) -> Result<bool> {
+        while !self.open.is_empty() {
+            let (side, root) = match direction {
+                Direction::Front => (&mut self.front, self.partitions[self.open.start].root),
+                Direction::Back => (&mut self.back, self.partitions[self.open.end - 1].root),
             };
-            let Some(part) = part else { return Ok(false) };
-            let cursor = if side == Side::Front {
-                &mut part.front
-            } else {
-                &mut part.back
-            };
-            let more = advance(inner, cursor, run)?;
+            let cursor = side.cursor.get_or_insert_with(|| match direction {
+                Direction::Front => Cursor::ascending(root),
+                Direction::Back => Cursor::descending(root),
+            });
+            let bounds = as_slices(&self.lower, &self.upper);
+            let found = copy_next(&self.inner, cursor, bounds, &mut side.copied, &mut side.carry)?;
             // The other direction stops before what this one has copied.
-            if let Some(&last) = run.entries.back() {
-                let other = if side == Side::Front {
-                    &mut part.back
-                } else {
-                    &mut part.front
+            if found && let Some(&last) = side.copied.entries.back() {
+                let bound = match direction {
+                    Direction::Front => &mut self.lower,
+                    Direction::Back => &mut self.upper,
                 };
-                other.set_end(Bound::Excluded(run.key(last)));
+                exclude(bound, side.copied.key(last));
             }
-            if !more {
-                if side == Side::Front {
-                    parts.pop_front()
-                } else {
-                    parts.pop_back()
-                };
+            if cursor.is_finished() {
+                side.cursor = None;
+                match direction {
+                    Direction::Front => self.open.start += 1,
+                    Direction::Back => self.open.end -= 1,
+                }
             }
-            if !run.entries.is_empty() {
+            if found {
                 return Ok(true);
             }
         }
+        Ok(false)
     }
 
-    fn take(&mut self, side: Side) -> Option<Result<(Value, Value)>> {
+    fn take(&mut self, direction: Direction) -> Option<Result<(Value, Value)>> {
         loop {
-            let (mine, other) = match side {
-                Side::Front => (&mut self.front, &mut self.back),
-                Side::Back => (&mut self.back, &mut self.front),
+            let (mine, other) = match direction {
+                Direction::Front => (&mut self.front.copied, &mut self.back.copied),
+                Direction::Back => (&mut self.back.copied, &mut self.front.copied),
             };
             if let Some(entry) = mine.entries.pop_front() {
-                return Some(item(&self.inner, mine, entry));
+                return Some(mine.item(&self.inner, entry));
             }
-            if self.parts.is_empty() {
+            if self.open.is_empty() {
                 // What is left was copied by the other direction, the nearest entry last.
                 let entry = other.entries.pop_back()?;
-                return Some(item(&self.inner, other, entry));
+                return Some(other.item(&self.inner, entry));
             }
-            if let Err(error) = self.refill(side) {
+            if let Err(error) = self.refill(direction) {
                 // The range ends here: going on could leave entries out unnoticed.
-                self.parts.clear();
-                self.front.clear();
-                self.back.clear();
+                self.open = 0..0;
+                self.front = Side::default();
+                self.back = Side::default();
                 return Some(Err(error));
             }
         }
@@ -289,79 +242,59 @@ impl Iterator for Range {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.take(Side::Front)
+        self.take(Direction::Front)
     }
 }
 
 impl DoubleEndedIterator for Range {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.take(Side::Back)
+        self.take(Direction::Back)
     }
 }
 
-fn item(inner: &Inner, run: &mut Run, entry: Entry) -> Result<(Value, Value)> {
-    let bytes = run.share();
-    let key = Value::part(bytes, entry.start as usize, entry.key_bytes as usize);
-    let value = Value::part(
-        bytes,
-        (entry.start + entry.key_bytes) as usize,
-        entry.value_bytes as usize,
-    );
-    if entry.is_blob {
-        return Ok((key, inner.read_blob(&value)?));
-    }
-    Ok((key, value))
-}
-
-/// Copies the cursor's next leaf into `run`, bringing what isn't in memory; tells whether there may be more.
-fn advance(inner: &Inner, cursor: &mut Cursor, run: &mut Run) -> Result<bool> {
-    let shared = &inner.runtime.shared;
+/// Copies the cursor's next leaf, bringing what isn't in memory; false when there is none.
+fn copy_next(
+    inner: &Inner,
+    cursor: &mut Cursor,
+    bounds: Bounds<'_>,
+    copied: &mut Copied,
+    carry: &mut Carry,
+) -> Result<bool> {
+    let memory = &inner.runtime.shared.memory;
     let mut held = Held::new(inner);
     loop {
-        let step = with_guard(&shared.memory, |guard| {
-            cursor.next_run(&NodeView(shared.memory.view(guard)), |key, value| {
-                run.push(key, value);
-                ControlFlow::Continue(())
-            })
+        let step = with_guard(memory, |guard| -> std::result::Result<bool, Miss> {
+            let view = NodeView(memory.view(guard));
+            let Some(run) = cursor.find_run(&view, bounds)? else {
+                return Ok(false);
+            };
+            let page = view.node(run.leaf)?;
+            let next = run.next.and_then(|next| view.node(next).ok());
+            copied.fill(&run, page, next, carry);
+            cursor.pass(&run, run.len());
+            Ok(true)
         });
         match step {
-            Ok(more) => return Ok(more),
+            Ok(found) => return Ok(found),
             Err(miss) => bring(inner, cursor, miss, &mut held)?,
         }
     }
 }
 
-/// Brings the page that a cursor misses, and asks for the leaves behind it. The page is held by `held`, in the
-/// place of what that held before: a scan that held all it ever missed could take all frames.
-fn bring<'i>(inner: &'i Inner, cursor: &Cursor, miss: Miss, held: &mut Held<'i>) -> Result<()> {
-    let shared = &inner.runtime.shared;
-    let Miss(reference) = miss;
-    let mut ahead: Vec<PageRef> = Vec::new();
-    with_guard(&shared.memory, |guard| {
-        let view = NodeView(shared.memory.view(guard));
-        cursor.upcoming(
-            &view,
-            READ_AHEAD_LEAVES.min(shared.settings.fetched_max),
-            &mut ahead,
-        );
-    });
-    for reference in ahead.into_iter().filter(|next| next.id != reference.id) {
-        inner.runtime.send_pager(PagerMessage::Fetch {
-            reference,
-            waiter: Waiter::Nobody,
-        });
-    }
-    *held = Held::new(inner);
-    *held = Held::of(inner, inner.runtime.fetch(reference)?);
-    Ok(())
+fn as_slices<'b>(lower: &'b Bound<Vec<u8>>, upper: &'b Bound<Vec<u8>>) -> Bounds<'b> {
+    let slice = |bound: &'b Bound<Vec<u8>>| bound.as_ref().map(Vec::as_slice);
+    (slice(lower), slice(upper))
 }
 
-fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    match bound {
-        Bound::Included(key) => Bound::Included(key),
-        Bound::Excluded(key) => Bound::Excluded(key),
-        Bound::Unbounded => Bound::Unbounded,
-    }
+/// Moves a bound to a key that is no longer wanted.
+fn exclude(bound: &mut Bound<Vec<u8>>, key: &[u8]) {
+    let mut bytes = match std::mem::replace(bound, Bound::Unbounded) {
+        Bound::Included(bytes) | Bound::Excluded(bytes) => bytes,
+        Bound::Unbounded => Vec::new(),
+    };
+    bytes.clear();
+    bytes.extend_from_slice(key);
+    *bound = Bound::Excluded(bytes);
 }
 
 impl std::fmt::Debug for Range {

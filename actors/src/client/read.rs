@@ -1,6 +1,7 @@
 //! Reading a version: look, and where a page is missing, bring it and look again.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use treering_engine::memory::{FrameId, View};
@@ -9,11 +10,17 @@ use treering_engine::tree::{self, Miss, ReadNodes, Root};
 use treering_engine::{PageRef, TreeId};
 
 use super::db::Inner;
+use super::held::Held;
 use super::node_view::NodeView;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
 use crate::shared::{Version, with_guard};
 use crate::value::Value;
+
+/// Values of up to this length are copied to the stack by [`Inner::get_with`], bytes: what 4 KiB pages hold in their
+/// leaves. Copying them under the pin costs less than holding their page, which writes to shared memory twice and keeps
+/// the processor from reading on meanwhile.
+const STACK_VALUE_BYTES_MAX: usize = 1024;
 
 /// What a lookup found.
 pub(super) enum Found {
@@ -23,9 +30,18 @@ pub(super) enum Found {
     Blob(Vec<u8>, Arc<Version>),
 }
 
-/// A leaf in a held frame, or bytes of its own.
+/// What a look within a pin takes out of it.
+enum Looked {
+    Inline(Value),
+    /// A blob's descriptor.
+    Blob(Vec<u8>),
+}
+
+/// A value that is read where it lies.
 enum Pinned {
     Nothing,
+    /// This many bytes of it were copied.
+    Copied(usize),
     Held {
         frame: FrameId,
         start: *const u8,
@@ -97,39 +113,35 @@ impl Inner {
         }
     }
 
-    pub(super) fn find(&self, version: Option<&Arc<Version>>, tree: TreeId, key: &[u8]) -> Result<Found> {
+    /// The current version, counted.
+    pub(super) fn hold_current(&self) -> Arc<Version> {
         let shared = &self.runtime.shared;
-        let look = |version: &Version, view: NodeView<'_>| -> std::result::Result<Result<Found>, Miss> {
+        with_guard(&shared.memory, |guard| shared.current.hold(guard))
+    }
+
+    pub(super) fn find(&self, version: Option<&Arc<Version>>, tree: TreeId, key: &[u8]) -> Result<Found> {
+        let look = |version: &Version, view: NodeView<'_>| {
             let root = match root_of(version, tree, key) {
                 Ok(root) => root,
                 Err(error) => return Ok(Err(error)),
             };
-            Ok(Ok(match tree::get(&view, &root, key)? {
-                None => Found::Nothing,
-                Some(ValueRef::Inline(bytes)) => Found::Inline(bytes.into()),
-                Some(ValueRef::Blob(descriptor)) => {
-                    let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
-                    Found::Blob(descriptor.to_vec(), version)
-                }
-            }))
+            Ok(Ok(tree::get(&view, &root, key)?.map(|value| match value {
+                ValueRef::Inline(bytes) => Looked::Inline(bytes.into()),
+                ValueRef::Blob(descriptor) => Looked::Blob(descriptor.to_vec()),
+            })))
         };
-        match version {
-            Some(version) => {
-                let found = self.read_version(version, look)??;
-                // The snapshot's own version is what keeps the blob in place.
-                Ok(match found {
-                    Found::Blob(descriptor, _) => Found::Blob(descriptor, Arc::clone(version)),
-                    other => other,
-                })
+        let found = match version {
+            Some(version) => self.read_version(version, look)??,
+            None => self.read_current(look)??,
+        };
+        match (found, version) {
+            (None, _) => Ok(Found::Nothing),
+            (Some(Looked::Inline(value)), _) => Ok(Found::Inline(value)),
+            (Some(Looked::Blob(descriptor)), Some(version)) => {
+                Ok(Found::Blob(descriptor, Arc::clone(version)))
             }
-            None => match self.read_current(look)?? {
-                // Between look and hold another version may have been published, which needn't reach the blob.
-                Found::Blob(..) => {
-                    let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
-                    self.find(Some(&version), tree, key)
-                }
-                other => Ok(other),
-            },
+            // Nothing keeps the blob in place any more: it is looked for again in a version that is counted.
+            (Some(Looked::Blob(_)), None) => self.find(Some(&self.hold_current()), tree, key),
         }
     }
 
@@ -151,14 +163,16 @@ impl Inner {
         }
     }
 
-    /// Hands the value to `read` where it lies: the frame is held meanwhile, and no epoch is pinned.
+    /// Hands the value to `read`: a copy on the stack, or a long one where it lies, its frame held meanwhile. No epoch
+    /// is pinned.
     pub(super) fn get_with<R>(
         &self,
         tree: TreeId,
         key: &[u8],
         read: impl FnOnce(Option<&[u8]>) -> R,
     ) -> Result<R> {
-        let shared = &self.runtime.shared;
+        let memory = &self.runtime.shared.memory;
+        let mut copy = [MaybeUninit::<u8>::uninit(); STACK_VALUE_BYTES_MAX];
         let pinned = self.read_current(|version, view| {
             let root = match root_of(version, tree, key) {
                 Ok(root) => root,
@@ -173,8 +187,12 @@ impl Inner {
                 return Ok(Ok(match found {
                     None => Pinned::Nothing,
                     Some(ValueRef::Blob(_)) => Pinned::Blob,
+                    Some(ValueRef::Inline(bytes)) if bytes.len() <= STACK_VALUE_BYTES_MAX => {
+                        copy[..bytes.len()].write_copy_of_slice(bytes);
+                        Pinned::Copied(bytes.len())
+                    }
                     Some(ValueRef::Inline(bytes)) => match tracking.last.get() {
-                        Some(frame) if shared.memory.hold(frame) => Pinned::Held {
+                        Some(frame) if memory.hold(frame) => Pinned::Held {
                             frame,
                             start: bytes.as_ptr(),
                             length: bytes.len(),
@@ -187,11 +205,12 @@ impl Inner {
         })??;
         match pinned {
             Pinned::Nothing => Ok(read(None)),
+            Pinned::Copied(length) => {
+                // SAFETY: the look that came to this result has written so many bytes.
+                Ok(read(Some(unsafe { copy[..length].assume_init_ref() })))
+            }
             Pinned::Held { frame, start, length } => {
-                let _held = Held {
-                    inner: self,
-                    frames: vec![frame],
-                };
+                let _held = Held::of(self, frame);
                 // SAFETY: the bytes lie in a frame that is held until `_held` is dropped, after `read`: a held frame
                 // is neither evicted nor, should its page die, given to another page. The page is frozen, since a
                 // published root reaches it.
@@ -276,88 +295,6 @@ impl Inner {
             values[index] = Some(self.read_blob(&descriptor)?);
         }
         Ok(values)
-    }
-}
-
-/// Frames held by a reader, given back when it ends.
-pub(super) struct Held<'i> {
-    inner: &'i Inner,
-    pub frames: Vec<FrameId>,
-}
-
-impl<'i> Held<'i> {
-    pub fn of(inner: &'i Inner, frame: FrameId) -> Held<'i> {
-        Held {
-            inner,
-            frames: vec![frame],
-        }
-    }
-
-    pub fn new(inner: &'i Inner) -> Held<'i> {
-        Held {
-            inner,
-            frames: Vec::new(),
-        }
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if !self.frames.is_empty() {
-            let memory = &self.inner.runtime.shared.memory;
-            with_guard(memory, |guard| {
-                self.frames.iter().for_each(|frame| memory.unhold(*frame, guard));
-            });
-        }
-    }
-}
-
-/// Nodes whose frames are held for as long as this lives: they can be read without a pin, and so by user code.
-pub(super) struct HeldNodes<'i> {
-    memory: &'i treering_engine::memory::Memory,
-    frames: RefCell<Vec<FrameId>>,
-}
-
-impl<'i> HeldNodes<'i> {
-    pub fn new(inner: &'i Inner) -> HeldNodes<'i> {
-        HeldNodes {
-            memory: &inner.runtime.shared.memory,
-            frames: RefCell::new(Vec::new()),
-        }
-    }
-}
-
-impl ReadNodes for HeldNodes<'_> {
-    fn node(&self, reference: PageRef) -> std::result::Result<&[u8], Miss> {
-        with_guard(self.memory, |guard| {
-            let frame = self.memory.lookup(reference.id, guard).ok_or(Miss(reference))?;
-            // A hold that fails says that the page is just leaving memory.
-            if !self.memory.hold(frame.id) {
-                return Err(Miss(reference));
-            }
-            self.frames.borrow_mut().push(frame.id);
-            // SAFETY: the frame is held until `self` is dropped, and the slice borrows `self`: a held frame is neither
-            // evicted nor, should its page die, given to another page. The page is frozen: only published roots are
-            // read through this.
-            Ok(unsafe { std::slice::from_raw_parts(frame.bytes.as_ptr(), frame.bytes.len()) })
-        })
-    }
-
-    fn prefetch(&self, reference: PageRef) {
-        with_guard(self.memory, |guard| {
-            self.memory.view(guard).prefetch_word(reference.id)
-        });
-    }
-}
-
-impl Drop for HeldNodes<'_> {
-    fn drop(&mut self) {
-        with_guard(self.memory, |guard| {
-            self.frames
-                .get_mut()
-                .iter()
-                .for_each(|frame| self.memory.unhold(*frame, guard));
-        });
     }
 }
 

@@ -4,12 +4,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use treering_engine::TreeId;
+use treering_engine::tree::Cursor;
 
 use super::batch::Batch;
 use super::bounds::{KeyBounds, OwnedBounds, of_prefix};
 use super::db::Inner;
 use super::range::Range;
 use super::read::tree_of;
+use super::scan::{Scan, partitions_within};
 use crate::error::Result;
 use crate::options::Durability;
 use crate::shard::{Action, Condition, UpdateFunction};
@@ -63,8 +65,8 @@ impl Tree {
         self.inner.get(None, self.id, key)
     }
 
-    /// Hands the value to `read` where it lies in memory, without copying it. Other readers and writers go on
-    /// meanwhile, but the page stays in memory: don't wait in there.
+    /// Hands the value to `read` without an allocation: one of up to 1 KiB as a copy on the stack, a longer one where it
+    /// lies. Other readers and writers go on meanwhile, but its page stays in memory: don't wait in there.
     ///
     /// # Errors
     /// As [`get`](Tree::get).
@@ -82,10 +84,8 @@ impl Tree {
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         keys.iter()
             .try_for_each(|key| self.inner.check_key(key.as_ref()))?;
-        let shared = &self.inner.runtime.shared;
-        shared.status.check_read()?;
-        let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
-        self.inner.get_many(&version, self.id, keys)
+        self.inner.runtime.shared.status.check_read()?;
+        self.inner.get_many(&self.inner.hold_current(), self.id, keys)
     }
 
     /// Whether the key is there.
@@ -105,9 +105,8 @@ impl Tree {
     }
 
     fn range_of(&self, bounds: OwnedBounds) -> Result<Range> {
-        let shared = &self.inner.runtime.shared;
-        shared.status.check_read()?;
-        let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
+        self.inner.runtime.shared.status.check_read()?;
+        let version = self.inner.hold_current();
         Range::new(Arc::clone(&self.inner), version, self.id, bounds)
     }
 
@@ -119,17 +118,30 @@ impl Tree {
         self.range_of(of_prefix(prefix.as_ref()))
     }
 
-    /// Hands the entries whose keys lie in `bounds` to `visit`, in key order, until it breaks: the fastest way to
-    /// look at many. `visit` sees a copy that is reused from leaf to leaf.
+    /// Hands the entries whose keys lie in `bounds` to `visit` where they lie, in key order, all from one instant, until
+    /// `visit` breaks: the fastest way to look at many. Nothing is allocated for an entry. Other readers and writers go
+    /// on meanwhile, but up to two pages stay in memory for this scan alone: don't wait in there.
     ///
     /// # Errors
     /// As [`get`](Tree::get).
     pub fn scan<K: AsRef<[u8]>>(
         &self,
         bounds: impl KeyBounds<K>,
-        visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
-        self.range(bounds)?.scan(visit)
+        self.inner.runtime.shared.status.check_read()?;
+        let bounds = bounds.as_slices();
+        let version = self.inner.hold_current();
+        let state = tree_of(&version, self.id)?;
+        let partitions = state.partitions.get(partitions_within(state, bounds));
+        let mut scan = Scan::new(&self.inner, bounds);
+        for partition in partitions.unwrap_or_default() {
+            let mut cursor = Cursor::ascending(partition.root);
+            if scan.run(&mut cursor, &mut visit)?.is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// The entry with the lowest key.
@@ -137,7 +149,12 @@ impl Tree {
     /// # Errors
     /// As [`get`](Tree::get).
     pub fn first(&self) -> Result<Option<(Value, Value)>> {
-        self.range(..)?.next().transpose()
+        let mut first = None;
+        self.scan(.., |key, value| {
+            first = Some((key.into(), value.into()));
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
     }
 
     /// The entry with the highest key.

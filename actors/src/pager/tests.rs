@@ -10,7 +10,7 @@ use crate::flusher::FlusherMessage;
 use crate::options::Options;
 use crate::recovery;
 use crate::runtime::{Runtime, Sim, SimOptions};
-use crate::shared::with_guard;
+use crate::shared::{unhold, with_guard};
 
 fn open(disk: &SimDirectory) -> Db {
     let sim = Sim::new(disk, SimOptions::default());
@@ -104,7 +104,7 @@ fn one_read_serves_all_who_miss_the_page() {
         panic!("a resident page is read again");
     };
     assert_eq!((found, memory.holds(frame)), (frame, 4));
-    with_guard(memory, |guard| (0..4).for_each(|_| memory.unhold(frame, guard)));
+    (0..4).for_each(|_| unhold(memory, frame));
 }
 
 #[test]
@@ -160,5 +160,5 @@ fn a_client_waits_for_a_frame_and_the_device_reads_for_it() {
     told(&mut outbox);
     let frame = waiting.try_recv().expect("an answer").expect("the page");
     assert_eq!(memory.state(root.id), Residency::Resident(frame));
-    with_guard(memory, |guard| memory.unhold(frame, guard));
+    unhold(memory, frame);
 }

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::flusher::{FileTask, Flusher, FlusherMessage};
 use crate::pager::{Begun, Pager, PagerMessage, Waiter};
 use crate::shard::{Request, Shard, ShardMessage};
-use crate::shared::{Shared, with_guard};
+use crate::shared::{Shared, unhold};
 
 /// Publications that wait for the flusher before its thread is woken for them: it is in no hurry, and each wake
 /// costs more than taking note of all of them.
@@ -529,8 +529,7 @@ impl Runtime {
                 && let Ok(frame) = returned.into_inner()
             {
                 // The reader went away: its hold is given back for it.
-                let memory = &self.shared.memory;
-                with_guard(memory, |guard| memory.unhold(frame, guard));
+                unhold(&self.shared.memory, frame);
             }
         }
     }

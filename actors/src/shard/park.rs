@@ -9,7 +9,7 @@ use super::state::{ReadyRequest, Shard};
 use crate::actor::Outbox;
 use crate::error::Error;
 use crate::pager::{PagerMessage, Waiter};
-use crate::shared::{Counter, with_guard};
+use crate::shared::{Counter, unhold};
 use crate::ticket::Reply;
 
 impl Shard {
@@ -99,9 +99,7 @@ impl Shard {
 
     /// The frame may be evicted again, as far as this shard is concerned.
     pub(super) fn unhold(&self, frame: FrameId) {
-        with_guard(&self.shared.memory, |guard| {
-            self.shared.memory.unhold(frame, guard)
-        });
+        unhold(&self.shared.memory, frame);
     }
 
     /// A request has run (or was refused): its frames may be evicted again, and the next for its key is ready.

@@ -181,8 +181,8 @@ impl Shard {
             let (root, lower) = (tip.root, std::sync::Arc::clone(&tip.lower));
             let mut keys: Vec<Box<[u8]>> = Vec::new();
             let view = self.shared.memory.view(guard);
-            let mut cursor = Cursor::ascending(root, Bound::Unbounded, Bound::Unbounded);
-            cursor.next_run(&crate::client::NodeView(view), |key, _| {
+            let everything = (Bound::Unbounded, Bound::Unbounded);
+            Cursor::ascending(root).next_run(&crate::client::NodeView(view), everything, |key, _| {
                 keys.push(key.into());
                 ControlFlow::Continue(())
             })?;

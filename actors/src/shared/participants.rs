@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use crossbeam_epoch::{Collector, Guard};
-use treering_engine::memory::{Memory, Participant};
+use treering_engine::memory::{FrameId, Memory, Participant};
 
 /// A thread that worked with more databases than this drops its idle memberships.
 const MEMBERSHIPS_MAX: usize = 16;
@@ -23,6 +23,13 @@ thread_local! {
 pub(crate) fn with_guard<R>(memory: &Memory, work: impl FnOnce(&Guard) -> R) -> R {
     let guard = with_participant(memory, |participant| participant.pin());
     work(&guard)
+}
+
+/// Ends a hold on a frame; pins only if the frame's page has died meanwhile.
+pub(crate) fn unhold(memory: &Memory, frame: FrameId) {
+    memory.unhold(frame, || {
+        with_participant(memory, |participant| participant.pin())
+    });
 }
 
 /// Runs what has become due of the deferred functions. Does nothing while this thread is pinned, since it would

@@ -9,7 +9,7 @@ use treering_engine::{PageId, PageRef, page};
 use crate::client::{Db, blob_extents};
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
-use crate::shared::{Version, with_guard};
+use crate::shared::{Version, unhold, with_guard};
 
 /// Copies of the pages of a tree: a tree may be larger than the cache.
 #[derive(Default)]
@@ -126,7 +126,7 @@ fn copy_page(runtime: &Runtime, reference: PageRef) -> Result<Box<[u8]>> {
         }
         let frame: FrameId = runtime.fetch(reference)?;
         let bytes = look();
-        with_guard(memory, |guard| memory.unhold(frame, guard));
+        unhold(memory, frame);
         if let Some(bytes) = bytes {
             return Ok(bytes);
         }

@@ -373,16 +373,20 @@ impl Memory {
         self.occupancy.frames.hold(frame)
     }
 
-    /// Ends a hold. Should the page have died meanwhile, its frame goes back to the pool now.
+    /// Ends a hold. Should the page have died meanwhile, its frame goes back to the pool, under a pin that is asked
+    /// for only then.
     ///
     /// # Panics
-    /// If the frame isn't held, or `guard` is not of this memory's collector.
-    pub fn unhold(&self, frame: FrameId, guard: &Guard) {
-        assert!(
-            guard.collector() == Some(&self.collector),
-            "pinned in a foreign collector"
-        );
-        self.occupancy.unhold(frame, guard);
+    /// If the frame isn't held, or the pin is not of this memory's collector.
+    pub fn unhold(&self, frame: FrameId, pin: impl FnOnce() -> Guard) {
+        self.occupancy.unhold(frame, || {
+            let guard = pin();
+            assert!(
+                guard.collector() == Some(&self.collector),
+                "pinned in a foreign collector"
+            );
+            guard
+        });
     }
 
     /// Number of holds on the frame.

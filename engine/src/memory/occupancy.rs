@@ -111,9 +111,9 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> Occupancy<B, SLOTS>
         Pool::release_deferred(&self.pool, guard, unheld);
     }
 
-    pub(crate) fn unhold(&self, frame: FrameId, guard: &Guard) {
+    pub(crate) fn unhold(&self, frame: FrameId, pin: impl FnOnce() -> Guard) {
         if self.frames.unhold(frame) {
-            Pool::release_from_limbo(&self.pool, guard, frame);
+            Pool::release_from_limbo(&self.pool, &pin(), frame);
         }
     }
 }

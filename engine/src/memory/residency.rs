@@ -1,10 +1,13 @@
 //! The residency table: the single source of truth about which page is in which frame (architecture 4).
 //!
 //! # Shape
-//! Open addressing in buckets of one cache line: seven words and one counter. A page's word lies in its home
-//! bucket, in a place of its own unless another page was there first, or, if the bucket was full, in the next one that wasn't; the counter of each full bucket that had to be
-//! passed is raised for as long as the word lies behind it. A lookup goes on to the next bucket only while
-//! counters say so, and with at most half of the slots in use it nearly never does: one cache line.
+//! Open addressing in buckets of one cache line: seven words and one counter. Four ids that follow one another
+//! have the same home bucket: pages that were created together are used at one time and lie in one line, so a
+//! quarter of the lines serve all lookups, and stay in the processor's caches among four times as many pages. A
+//! page's word lies in its home bucket, in a place of its own unless another page was there first, or, if the
+//! bucket was full, in the next one that wasn't; the counter of each full bucket that had to be passed is raised
+//! for as long as the word lies behind it. A lookup goes on to the next bucket only while counters say so, and
+//! with at most half of the slots in use it rarely does: one cache line.
 //!
 //! There are at least two slots for every frame, and a frame belongs to at most one word, so an insertion
 //! always finds a slot. The size follows the frames, never the file (rule R9).
@@ -46,6 +49,9 @@ use std::ops::Deref;
 pub(crate) const BUCKET_SLOTS: usize = 7;
 /// Slots for every frame, at least.
 const SLOTS_PER_FRAME: usize = 2;
+/// Ids that share a home bucket, as a power of two. Two such groups fit into a bucket but for one word.
+const GROUP_BITS: u32 = 2;
+const GROUP_MASK: u32 = (1 << GROUP_BITS) - 1;
 
 /// A cache line of the table. All zero bytes are an empty one.
 #[derive(Debug)]
@@ -276,10 +282,10 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
 
     // ---- inside ----
 
-    /// Sequential ids, which the allocator hands out, are spread evenly by the golden ratio.
+    /// Sequential groups, which the allocator hands out, are spread evenly by the golden ratio.
     #[inline]
     fn hash(id: PageId) -> u64 {
-        u64::from(id.0).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+        u64::from(id.0 >> GROUP_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15)
     }
 
     #[inline]
@@ -287,12 +293,14 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
         (Self::hash(id) >> self.shift) as usize
     }
 
-    /// The page's home bucket, and the word in it that the page takes if it can. The three bits of the hash below
-    /// those of the bucket choose it; what would be the counter's place goes to its neighbour.
+    /// The page's home bucket, and the word in it that the page takes if it can. The bit of the hash below those of
+    /// the bucket says whether the group takes the lower or the upper words, so that two groups rarely meet.
     #[inline]
     fn place(&self, id: PageId) -> (usize, usize) {
-        let hash = Self::hash(id) >> (self.shift - 3);
-        ((hash >> 3) as usize, (hash as usize & 7).min(SLOTS - 1))
+        let hash = Self::hash(id) >> (self.shift - 1);
+        let start = (hash & 1) as usize * (BUCKET_SLOTS / 2);
+        let place = start + (id.0 & GROUP_MASK) as usize;
+        ((hash >> 1) as usize, place.min(SLOTS - 1))
     }
 
     #[inline]

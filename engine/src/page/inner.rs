@@ -3,8 +3,6 @@
 //! Child `i` holds the keys from separator `i` up to, but not including, separator `i + 1`; child 0 has no
 //! separator and holds everything below separator 1.
 
-use std::cmp::Ordering;
-
 use super::key::{self, KeyParts, Position};
 use super::layout::{self, HEAD_BYTES, HEADER_BYTES, padded, u16_at, u32_at};
 use super::{prefetch, search};
@@ -168,17 +166,11 @@ impl<'a> Inner<'a> {
 
     #[cold]
     fn find_among_equals(&self, first: usize, target: u32, suffix: &[u8]) -> usize {
-        let mut low = first;
-        let mut high = first + search::count_equal(&self.heads()[first..], target);
-        while low < high {
-            let middle = low.midpoint(high);
-            let (suffix_len, rest) = self.suffix_of(self.tail(middle));
-            match key::compare_rest(rest, suffix_len, key::rest(suffix), suffix.len()) {
-                Ordering::Less | Ordering::Equal => low = middle + 1,
-                Ordering::Greater => high = middle,
-            }
+        let equals = first..first + search::count_equal(&self.heads()[first..], target);
+        match search::find_among_equals(equals, suffix, |index| self.suffix_of(self.tail(index))) {
+            Ok(index) => index,
+            Err(index) => index - 1,
         }
-        low - 1
     }
 
     pub(crate) fn used_bytes(&self) -> usize {

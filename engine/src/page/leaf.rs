@@ -1,6 +1,5 @@
 //! A leaf, to be read. Layout: see [`super::layout`].
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::ValueRef;
@@ -190,20 +189,10 @@ impl<'a> Leaf<'a> {
 
     #[inline]
     fn find_suffix(&self, candidates: Range<usize>, suffix: &[u8]) -> Result<usize, usize> {
-        let Range {
-            start: mut low,
-            end: mut high,
-        } = candidates;
-        while low < high {
-            let middle = low.midpoint(high);
-            let slot = self.slot(middle);
-            match key::compare_rest(self.rest(slot), slot.suffix_len, key::rest(suffix), suffix.len()) {
-                Ordering::Less => low = middle + 1,
-                Ordering::Equal => return Ok(middle),
-                Ordering::Greater => high = middle,
-            }
-        }
-        Err(low)
+        search::find_among_equals(candidates, suffix, |index| {
+            let slot = self.slot(index);
+            (slot.suffix_len, self.rest(slot))
+        })
     }
 
     /// Bytes in use: what would be taken if nothing were dead.

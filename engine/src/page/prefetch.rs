@@ -3,10 +3,13 @@
 use std::ops::Range;
 
 use super::inner::INNER_HEADER_BYTES;
+use super::leaf::Leaf;
 
 pub(crate) const LINE_BYTES: usize = 64;
 /// Header, heads and slots of a leaf with about 20 entries.
 const LEAF_TOP_BYTES: usize = 320;
+/// Most that is asked for of one entry.
+const ENTRY_LINES_BYTES_MAX: usize = 512;
 
 /// Asks for the line at an offset of a page; nothing if the offset lies outside.
 #[inline]
@@ -40,12 +43,22 @@ pub(crate) fn inner_top(page: &[u8]) {
     }
 }
 
-/// The lines that start in a range, as far as the page has them.
+/// The lines that a range touches, as far as the page has them. Pages start on a line.
 #[inline]
 pub(crate) fn range(page: &[u8], range: Range<usize>) {
-    for offset in (range.start..range.end.min(page.len())).step_by(LINE_BYTES) {
+    let start = range.start & !(LINE_BYTES - 1);
+    for offset in (start..range.end.min(page.len())).step_by(LINE_BYTES) {
         line(page, offset);
     }
+}
+
+/// The heap bytes of an entry; only the first lines of a long one: the processor notices by itself that the others
+/// are read one after another.
+#[inline]
+pub(crate) fn entry(leaf: &Leaf<'_>, slot: usize) {
+    let slot = leaf.slot(slot);
+    let len = slot.heap_len().min(ENTRY_LINES_BYTES_MAX);
+    range(leaf.page, slot.offset..slot.offset + len);
 }
 
 /// Everything.

@@ -2,43 +2,46 @@
 //!
 //! A cursor belongs to one version ([`Root`]) and keeps the way from the root to its leaf as references and
 //! indexes. It borrows no store: between two steps a reader unpins, sleeps, or waits for a page to be read.
-//! Nodes of a version never change, so what the cursor remembers stays true.
+//! Nodes of a version never change, so what the cursor remembers stays true. It keeps no keys either: every step
+//! is told the [`Bounds`] of the scan, by whoever has them anyway.
 //!
 //! | state | meaning |
 //! |---|---|
-//! | `Unplaced` | the next step descends to the start bound |
+//! | `Unplaced` | the next step descends to the bound where the scan starts |
 //! | `At` | the next step goes on in `leaf` at `slot` |
 //! | `Finished` | all was seen |
 //!
-//! A step hands out the rest of one leaf: bounds are compared once a leaf, not once an entry. What a step
+//! A step is [`find_run`](Cursor::find_run), which finds the rest of one leaf within the bounds,
+//! [`Run::hand_out`], and [`pass`](Cursor::pass), which moves the cursor behind what was seen;
+//! [`next_run`](Cursor::next_run) is all three. Bounds are compared once a leaf, not once an entry. What a step
 //! needs is looked up before the cursor moves; after a miss it is where it was.
 
 use std::ops::{Bound, ControlFlow, Range};
 
+use super::run::{Carry, Run};
 use super::{Miss, ReadNodes, Root};
 use crate::ids::PageRef;
+use crate::page::ValueRef;
 use crate::page::inner::Inner;
-use crate::page::key::KeyParts;
-use crate::page::layout::HEAD_BYTES;
 use crate::page::leaf::Leaf;
 use crate::page::prefetch;
-use crate::page::{ValueRef, max_key_bytes};
+
+/// The lowest and the highest key of a scan. While it goes on, the bound that it started from is no longer looked
+/// at, and the other may come nearer: so two cursors can scan towards each other.
+pub type Bounds<'b> = (Bound<&'b [u8]>, Bound<&'b [u8]>);
 
 /// A scan over one version of a tree.
 #[derive(Debug, Clone)]
 pub struct Cursor {
     root: Root,
     direction: Direction,
-    start: Bound<Vec<u8>>,
-    end: Bound<Vec<u8>>,
     place: Place,
     /// Inner nodes from the root downwards.
     path: Vec<Level>,
-    keys: KeyBuffer,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub(super) enum Direction {
     Ascending,
     Descending,
 }
@@ -61,24 +64,20 @@ struct Level {
     count: usize,
 }
 
-fn owned(bound: Bound<&[u8]>) -> Bound<Vec<u8>> {
-    bound.map(<[u8]>::to_vec)
-}
-
 impl Cursor {
     /// A scan over ascending keys. Nothing is read before the first step.
     #[must_use]
-    pub fn ascending(root: Root, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Cursor {
-        Cursor::new(root, Direction::Ascending, lower, upper)
+    pub fn ascending(root: Root) -> Cursor {
+        Cursor::new(root, Direction::Ascending)
     }
 
     /// A scan over descending keys.
     #[must_use]
-    pub fn descending(root: Root, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Cursor {
-        Cursor::new(root, Direction::Descending, upper, lower)
+    pub fn descending(root: Root) -> Cursor {
+        Cursor::new(root, Direction::Descending)
     }
 
-    fn new(root: Root, direction: Direction, start: Bound<&[u8]>, end: Bound<&[u8]>) -> Cursor {
+    fn new(root: Root, direction: Direction) -> Cursor {
         let place = if root.reference.is_none() {
             Place::Finished
         } else {
@@ -87,18 +86,9 @@ impl Cursor {
         Cursor {
             root,
             direction,
-            start: owned(start),
-            end: owned(end),
             place,
-            path: Vec::with_capacity(usize::from(root.height)),
-            keys: KeyBuffer::default(),
+            path: Vec::new(),
         }
-    }
-
-    /// Moves the far end of the scan: two cursors that scan towards each other tell each other what they
-    /// have seen.
-    pub fn set_end(&mut self, end: Bound<&[u8]>) {
-        self.end = owned(end);
     }
 
     /// Whether everything was handed out.
@@ -117,47 +107,75 @@ impl Cursor {
     pub fn next_run<S: ReadNodes>(
         &mut self,
         store: &S,
-        mut visit: impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
+        bounds: Bounds<'_>,
+        visit: impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
     ) -> Result<bool, Miss> {
+        let Some(run) = self.find_run(store, bounds)? else {
+            return Ok(false);
+        };
+        let page = store.node(run.leaf)?;
+        let next = run.next.and_then(|next| store.node(next).ok());
+        let seen = run.hand_out(page, next, &mut Carry::default(), visit);
+        self.pass(&run, seen);
+        Ok(!self.is_finished())
+    }
+
+    /// Finds the entries of the next leaf that has any within the bounds; `None` when there are none left. The
+    /// cursor passes them by [`pass`](Self::pass).
+    ///
+    /// # Errors
+    ///
+    /// A node that isn't in memory. The cursor is where it was.
+    pub fn find_run<S: ReadNodes>(&mut self, store: &S, bounds: Bounds<'_>) -> Result<Option<Run>, Miss> {
+        let (start, end) = match self.direction {
+            Direction::Ascending => bounds,
+            Direction::Descending => (bounds.1, bounds.0),
+        };
         loop {
             let (leaf, slot) = match self.place {
-                Place::Finished => return Ok(false),
+                Place::Finished => return Ok(None),
                 Place::Unplaced => {
-                    self.descend(store)?;
+                    self.descend(store, start)?;
                     continue;
                 }
                 Place::At { leaf, slot } => (leaf, slot),
             };
-            let page = store.node(leaf)?;
-            prefetch::leaf_top(page);
-            let next = self.next_leaf_nearby(store);
-            if let Some(next) = next {
-                store.prefetch(next);
+            let node = Leaf::new(store.node(leaf)?);
+            let (slots, is_last) = self.slots_within(&node, slot, end);
+            if !slots.is_empty() {
+                let next = if is_last {
+                    None
+                } else {
+                    self.next_leaf_nearby(store)
+                };
+                return Ok(Some(Run {
+                    leaf,
+                    next,
+                    slots,
+                    is_last,
+                    direction: self.direction,
+                }));
             }
-            let node = Leaf::new(page);
-            let (run, is_last) = self.run(&node, slot);
-            if run.is_empty() {
-                if is_last {
-                    self.place = Place::Finished;
-                    return Ok(false);
-                }
-                self.step(store)?;
-                continue;
-            }
-            let ahead = next.and_then(|next| store.node(next).ok());
-            let seen = self.hand_out(&node, run.clone(), ahead, &mut visit);
-            let exhausted = seen == run.len();
-            let slot = match self.direction {
-                Direction::Ascending => run.start + seen,
-                Direction::Descending => run.end - seen,
-            };
-            self.place = if exhausted && (is_last || !self.can_step()) {
-                Place::Finished
+            if is_last {
+                self.place = Place::Finished;
             } else {
-                Place::At { leaf, slot }
-            };
-            return Ok(!self.is_finished());
+                self.step(store)?;
+            }
         }
+    }
+
+    /// Moves behind the first `seen` entries of what [`find_run`](Self::find_run) has found.
+    pub fn pass(&mut self, run: &Run, seen: usize) {
+        let exhausted = seen == run.slots.len();
+        let slot = match self.direction {
+            Direction::Ascending => run.slots.start + seen,
+            Direction::Descending => run.slots.end - seen,
+        };
+        self.place = if exhausted && (run.is_last || !self.can_step()) {
+            Place::Finished
+        } else {
+            Place::At { leaf: run.leaf, slot }
+        };
     }
 
     /// Appends up to `count` references of the leaves that come next and aren't behind the next inner node,
@@ -193,42 +211,12 @@ impl Cursor {
         }
     }
 
-    /// Hands out a range of slots; returns how many were seen. With each entry some lines of the page ahead
-    /// are asked for: all at once they would stop the processor until memory has caught up.
-    fn hand_out(
-        &mut self,
-        leaf: &Leaf<'_>,
-        run: Range<usize>,
-        ahead: Option<&[u8]>,
-        visit: &mut impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
-    ) -> usize {
-        let keys = &mut self.keys;
-        keys.begin(leaf);
-        let ahead = ahead.unwrap_or_default();
-        let ahead_step = ahead
-            .len()
-            .div_ceil(run.len())
-            .next_multiple_of(prefetch::LINE_BYTES);
-        let mut seen = 0;
-        let mut show = |slot: usize| {
-            prefetch::range(ahead, seen * ahead_step..(seen + 1) * ahead_step);
-            seen += 1;
-            let (suffix, value, from_rest) = leaf.entry(slot);
-            visit(keys.with_suffix(from_rest, &suffix), value)
-        };
-        let _ = match self.direction {
-            Direction::Ascending => run.into_iter().try_for_each(&mut show),
-            Direction::Descending => run.into_iter().rev().try_for_each(&mut show),
-        };
-        seen
-    }
-
     /// The slots of a leaf that are still to be handed out, and whether the end bound lies in this leaf.
-    fn run(&self, leaf: &Leaf<'_>, slot: usize) -> (Range<usize>, bool) {
+    fn slots_within(&self, leaf: &Leaf<'_>, slot: usize, end: Bound<&[u8]>) -> (Range<usize>, bool) {
         let slot = slot.min(leaf.count);
         match self.direction {
             Direction::Ascending => {
-                let end = match &self.end {
+                let end = match end {
                     Bound::Unbounded => leaf.count,
                     Bound::Included(key) => behind(leaf, key),
                     Bound::Excluded(key) => before(leaf, key),
@@ -236,7 +224,7 @@ impl Cursor {
                 (slot..end.max(slot), end < leaf.count)
             }
             Direction::Descending => {
-                let start = match &self.end {
+                let start = match end {
                     Bound::Unbounded => 0,
                     Bound::Included(key) => before(leaf, key),
                     Bound::Excluded(key) => behind(leaf, key),
@@ -247,12 +235,13 @@ impl Cursor {
     }
 
     /// Goes from the root to the leaf where the scan starts.
-    fn descend<S: ReadNodes>(&mut self, store: &S) -> Result<(), Miss> {
+    fn descend<S: ReadNodes>(&mut self, store: &S, start: Bound<&[u8]>) -> Result<(), Miss> {
         self.path.clear();
+        self.path.reserve(usize::from(self.root.height));
         let mut reference = self.root.reference;
         for _ in 1..self.root.height {
             let inner = Inner::new(store.node(reference)?);
-            let index = match &self.start {
+            let index = match start {
                 Bound::Included(key) | Bound::Excluded(key) => inner.find(key),
                 Bound::Unbounded => self.edge(inner.count),
             };
@@ -263,9 +252,11 @@ impl Cursor {
             });
             reference = inner.child(index);
         }
-        let leaf = Leaf::new(store.node(reference)?);
+        let page = store.node(reference)?;
+        prefetch::leaf_top(page);
+        let leaf = Leaf::new(page);
         let slot =
-            match (&self.start, self.direction) {
+            match (start, self.direction) {
                 (Bound::Unbounded, Direction::Ascending) => 0,
                 (Bound::Unbounded, Direction::Descending) => leaf.count,
                 (Bound::Included(key), Direction::Ascending)
@@ -300,11 +291,16 @@ impl Cursor {
         self.path.iter().any(|level| self.index_after(level).is_some())
     }
 
-    /// The leaf after this one, if it has the same parent and that is in memory.
+    /// The leaf after this one, if it has the same parent and that is in memory. Asks for what will tell where the
+    /// leaf behind that one is, so that the next step needn't wait for it.
     fn next_leaf_nearby<S: ReadNodes>(&self, store: &S) -> Option<PageRef> {
         let parent = self.path.last()?;
         let index = self.index_after(parent)?;
-        Some(Inner::new(store.node(parent.reference).ok()?).child(index))
+        let inner = Inner::new(store.node(parent.reference).ok()?);
+        if let Some(behind) = self.index_after(&Level { index, ..*parent }) {
+            store.prefetch(inner.child(behind));
+        }
+        Some(inner.child(index))
     }
 
     /// Moves to the edge of the next leaf, or finishes.
@@ -360,44 +356,5 @@ fn behind(leaf: &Leaf<'_>, key: &[u8]) -> usize {
     match leaf.find(key) {
         Ok(slot) => slot + 1,
         Err(slot) => slot,
-    }
-}
-
-/// Where keys are put together.
-#[derive(Debug, Clone, Default)]
-struct KeyBuffer {
-    /// The prefix, then the suffix of the last key, then whatever.
-    bytes: Vec<u8>,
-    prefix_len: usize,
-}
-
-impl KeyBuffer {
-    /// Short rests are copied with this many bytes from the page, whatever follows them there: a copy of
-    /// fixed length is two instructions, one of variable length a call. (Not so empty ones: their offset is
-    /// that of the checksum, which may be written at any time.)
-    const COPIED_BYTES: usize = 32;
-
-    fn begin(&mut self, leaf: &Leaf<'_>) {
-        self.prefix_len = leaf.prefix_len;
-        self.bytes.resize(
-            max_key_bytes(leaf.page.len()) + HEAD_BYTES + Self::COPIED_BYTES,
-            0,
-        );
-        self.bytes[..leaf.prefix_len].copy_from_slice(leaf.prefix());
-    }
-
-    /// The whole key of an entry of the leaf that this began with. `rest_and_more` begins with the key's
-    /// rest.
-    #[inline]
-    fn with_suffix(&mut self, rest_and_more: &[u8], key: &KeyParts<'_>) -> &[u8] {
-        let (head_at, rest_at) = (self.prefix_len, self.prefix_len + HEAD_BYTES);
-        self.bytes[head_at..rest_at].copy_from_slice(&key.head.to_be_bytes());
-        match rest_and_more.first_chunk::<{ Self::COPIED_BYTES }>() {
-            Some(chunk) if (1..=Self::COPIED_BYTES).contains(&key.rest.len()) => {
-                self.bytes[rest_at..rest_at + Self::COPIED_BYTES].copy_from_slice(chunk);
-            }
-            _ => self.bytes[rest_at..rest_at + key.rest.len()].copy_from_slice(key.rest),
-        }
-        &self.bytes[..head_at + key.suffix_len]
     }
 }

@@ -158,9 +158,9 @@ impl Parts {
 
 fn contents(store: &TestStore, root: &Root) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut found = Vec::new();
-    let mut cursor = Cursor::ascending(*root, Bound::Unbounded, Bound::Unbounded);
+    let mut cursor = Cursor::ascending(*root);
     while cursor
-        .next_run(store, |key, value| {
+        .next_run(store, (Bound::Unbounded, Bound::Unbounded), |key, value| {
             found.push((key.to_vec(), value.bytes().to_vec()));
             ControlFlow::Continue(())
         })

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `store` | what the tree asks of the place where its nodes live |
 //! | `read` | point lookups, one or many side by side |
-//! | `cursor` | ordered scans in both directions |
+//! | `cursor`, `run` | ordered scans in both directions: where one is, and the entries that it hands out |
 //! | `bulk` | a tree from ascending entries, bottom up |
 //! | `check` | everything that must hold, looked at |
 //! | `cut` | one tree made two, two made one |
@@ -39,6 +39,7 @@ mod leaf_sequence;
 mod path;
 mod read;
 mod restructure;
+mod run;
 mod sequence;
 #[cfg(test)]
 mod shape_tests;
@@ -52,10 +53,11 @@ mod write;
 
 pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check, check_part};
-pub use cursor::Cursor;
+pub use cursor::{Bounds, Cursor};
 pub use cut::{Halves, cut, join};
 pub use diff::{Diff, Difference, Part};
 pub use read::{get, get_many, warm};
+pub use run::{Carry, Run};
 pub use store::{Located, Miss, NodeStore, ReadNodes};
 pub use write::{delete, modify, put};
 

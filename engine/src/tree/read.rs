@@ -130,7 +130,7 @@ fn get_group<'s, S: ReadNodes>(
         let leaf = Leaf::new(page);
         *candidate = leaf.candidates(key).filter(|candidates| !candidates.is_empty());
         if let Some(candidates) = candidate {
-            prefetch::line(page, leaf.slot(candidates.start).offset);
+            prefetch::entry(&leaf, candidates.start);
         }
     }
     for (lane, (key, out)) in keys.iter().zip(out).enumerate() {

@@ -3,13 +3,14 @@
 use std::ops::{Bound, ControlFlow};
 
 use super::test_store::TestStore;
-use super::{BulkBuilder, Cursor, Diff, Miss, Root, Summary, check, delete, get_many, put, warm};
+use super::{Bounds, BulkBuilder, Cursor, Diff, Miss, Root, Summary, check, delete, get_many, put, warm};
 use crate::ids::PageRef;
 use crate::page::ValueRef;
 
 const PAGE_BYTES: usize = 4096;
 const KEY_BYTES: usize = 24;
 const VALUE_BYTES: usize = 150;
+const EVERYTHING: Bounds<'static> = (Bound::Unbounded, Bound::Unbounded);
 
 /// A number's scrambled bits: random keys that are the same in every run.
 fn mix(number: u64) -> u64 {
@@ -253,19 +254,19 @@ fn a_cursor_tells_which_leaves_come_next() {
         }
     })
     .expect("sound");
-    let mut cursor = Cursor::ascending(root, Bound::Unbounded, Bound::Unbounded);
+    let mut cursor = Cursor::ascending(root);
     let mut upcoming: Vec<PageRef> = Vec::new();
     cursor.upcoming(&store, 3, &mut upcoming);
     assert!(upcoming.is_empty(), "nothing is known before the first step");
     cursor
-        .next_run(&store, |_, _| ControlFlow::Continue(()))
+        .next_run(&store, EVERYTHING, |_, _| ControlFlow::Continue(()))
         .expect("resident");
     cursor.upcoming(&store, 3, &mut upcoming);
     assert_eq!(upcoming, leaves[1..4]);
 
-    let mut cursor = Cursor::descending(root, Bound::Unbounded, Bound::Unbounded);
+    let mut cursor = Cursor::descending(root);
     cursor
-        .next_run(&store, |_, _| ControlFlow::Break(()))
+        .next_run(&store, EVERYTHING, |_, _| ControlFlow::Break(()))
         .expect("resident");
     upcoming.clear();
     cursor.upcoming(&store, 2, &mut upcoming);
@@ -276,10 +277,10 @@ fn a_cursor_tells_which_leaves_come_next() {
 #[test]
 fn the_end_of_a_scan_can_be_moved_while_it_goes_on() {
     let (store, root) = filled(100, ascending_key);
-    let mut cursor = Cursor::ascending(root, Bound::Unbounded, Bound::Unbounded);
+    let mut cursor = Cursor::ascending(root);
     let mut seen = 0;
-    let mut step = |cursor: &mut Cursor| {
-        cursor.next_run(&store, |_, _| {
+    let mut step = |cursor: &mut Cursor, upper: Bound<&[u8]>| {
+        cursor.next_run(&store, (Bound::Unbounded, upper), |_, _| {
             seen += 1;
             if seen == 5 {
                 ControlFlow::Break(())
@@ -288,9 +289,9 @@ fn the_end_of_a_scan_can_be_moved_while_it_goes_on() {
             }
         })
     };
-    assert_eq!(step(&mut cursor), Ok(true));
-    cursor.set_end(Bound::Excluded(&ascending_key(7)));
-    assert_eq!(step(&mut cursor), Ok(false));
+    assert_eq!(step(&mut cursor, Bound::Unbounded), Ok(true));
+    let end = ascending_key(7);
+    assert_eq!(step(&mut cursor, Bound::Excluded(&end)), Ok(false));
     assert!(cursor.is_finished());
     assert_eq!(seen, 7);
 }

@@ -7,15 +7,17 @@ use proptest::prelude::*;
 
 use super::test_store::TestStore;
 use super::{
-    BulkBuilder, Change, Cursor, Decision, Diff, Miss, NotAscending, Root, delete, get, get_many, modify,
-    put, reserve_for,
+    Bounds, BulkBuilder, Carry, Change, Cursor, Decision, Diff, Miss, NotAscending, ReadNodes, Root, delete,
+    get, get_many, modify, put, reserve_for,
 };
 use crate::page::{ValueRef, max_inline_value_bytes, max_key_bytes};
 
 /// Whether it is a blob, and the bytes.
 type Value = (bool, Vec<u8>);
 type Model = BTreeMap<Vec<u8>, Value>;
-type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+type OwnBounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+const EVERYTHING: Bounds<'static> = (Bound::Unbounded, Bound::Unbounded);
 
 /// Repeats what missed, as a worker does once the page has come.
 fn retried<R>(mut operation: impl FnMut() -> Result<R, Miss>) -> R {
@@ -256,19 +258,8 @@ fn assert_reads(store: &TestStore, root: &Root, model: &Model) {
         .iter()
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    assert_eq!(
-        scan(
-            store,
-            Cursor::ascending(*root, Bound::Unbounded, Bound::Unbounded),
-            usize::MAX
-        ),
-        all
-    );
-    let mut backwards = scan(
-        store,
-        Cursor::descending(*root, Bound::Unbounded, Bound::Unbounded),
-        usize::MAX,
-    );
+    assert_eq!(scan(store, Cursor::ascending(*root), EVERYTHING, usize::MAX), all);
+    let mut backwards = scan(store, Cursor::descending(*root), EVERYTHING, usize::MAX);
     backwards.reverse();
     assert_eq!(backwards, all);
 }
@@ -304,12 +295,12 @@ fn assert_diff(store: &TestStore, old: &(Root, Model), new: &(Root, Model)) {
 }
 
 /// Everything that a cursor hands out, if it is interrupted after every `run_max` entries.
-fn scan(store: &TestStore, mut cursor: Cursor, run_max: usize) -> Vec<(Vec<u8>, Value)> {
+fn scan(store: &TestStore, mut cursor: Cursor, bounds: Bounds<'_>, run_max: usize) -> Vec<(Vec<u8>, Value)> {
     let mut seen = Vec::new();
     loop {
         let mut left = run_max;
         let more = retried(|| {
-            cursor.next_run(store, |key, value| {
+            cursor.next_run(store, bounds, |key, value| {
                 seen.push((
                     key.to_vec(),
                     (matches!(value, ValueRef::Blob(_)), value.bytes().to_vec()),
@@ -326,6 +317,31 @@ fn scan(store: &TestStore, mut cursor: Cursor, run_max: usize) -> Vec<(Vec<u8>, 
             return seen;
         }
     }
+}
+
+/// Everything that a cursor finds, copied leaf by leaf.
+fn copied(store: &TestStore, mut cursor: Cursor, bounds: Bounds<'_>) -> Vec<(Vec<u8>, Value)> {
+    let mut seen = Vec::new();
+    let mut carry = Carry::default();
+    while let Some(run) = retried(|| cursor.find_run(store, bounds)) {
+        let page = retried(|| store.node(run.leaf));
+        let mut bytes = vec![0; run.bytes(page)];
+        let mut lengths = Vec::new();
+        run.copy_to(page, None, &mut carry, &mut bytes, |key, value, is_blob| {
+            lengths.push((key, value, is_blob))
+        });
+        assert_eq!(lengths.len(), run.len());
+        let mut left = bytes.as_slice();
+        for (key_bytes, value_bytes, is_blob) in lengths {
+            let (key, rest) = left.split_at(key_bytes);
+            let (value, rest) = rest.split_at(value_bytes);
+            seen.push((key.to_vec(), (is_blob, value.to_vec())));
+            left = rest;
+        }
+        cursor.pass(&run, run.len());
+    }
+    assert!(cursor.is_finished());
+    seen
 }
 
 /// Keys of few different bytes: they share prefixes, and one is often another's.
@@ -397,7 +413,7 @@ fn run(page_bytes: usize, miss_one_in: u64, ops: Vec<Op>) {
 }
 
 /// Every way of asking for the keys between two others, against a map's range.
-fn assert_ranges(store: &TestStore, root: &Root, model: &Model, bounds: &[Bounds], run_max: usize) {
+fn assert_ranges(store: &TestStore, root: &Root, model: &Model, bounds: &[OwnBounds], run_max: usize) {
     for (lower, upper) in bounds {
         let (lower, upper) = (
             lower.as_ref().map(Vec::as_slice),
@@ -421,15 +437,12 @@ fn assert_ranges(store: &TestStore, root: &Root, model: &Model, bounds: &[Bounds
             .filter(|(key, _)| inside(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        assert_eq!(
-            scan(store, Cursor::ascending(*root, lower, upper), run_max),
-            expected
-        );
+        let bounds = (lower, upper);
+        assert_eq!(scan(store, Cursor::ascending(*root), bounds, run_max), expected);
+        assert_eq!(copied(store, Cursor::ascending(*root), bounds), expected);
         expected.reverse();
-        assert_eq!(
-            scan(store, Cursor::descending(*root, lower, upper), run_max),
-            expected
-        );
+        assert_eq!(scan(store, Cursor::descending(*root), bounds, run_max), expected);
+        assert_eq!(copied(store, Cursor::descending(*root), bounds), expected);
     }
 }
 

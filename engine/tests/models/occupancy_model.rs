@@ -95,7 +95,7 @@ fn a_hold_and_an_eviction(eviction: Eviction) {
             let state = memory.occupancy.table.state(OLD);
             let there = state == Residency::Resident(frame) || state == Residency::Evicting(frame);
             assert!(there, "the held page has left");
-            memory.occupancy.unhold(frame, &collector.pin());
+            memory.occupancy.unhold(frame, || collector.pin());
         })
     };
     replace_old(&memory, &collector, eviction);
@@ -132,7 +132,7 @@ fn a_held_page_that_dies_leaves_its_frame_to_the_last_holder() {
             let (memory, collector) = (Arc::clone(&memory), collector.clone());
             thread::spawn(move || {
                 assert_eq!(memory.content(frame), OLD);
-                memory.occupancy.unhold(frame, &collector.pin());
+                memory.occupancy.unhold(frame, || collector.pin());
                 // Perhaps it is free by now.
                 memory.load(NEW);
             })

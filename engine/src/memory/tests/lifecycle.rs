@@ -104,9 +104,9 @@ fn a_held_page_is_not_evicted() {
     assert!(memory.hold(frame) && memory.hold(frame));
     assert_eq!(memory.holds(frame), 2);
     assert!(memory.begin_evict(frame) && !memory.finish_evict(frame));
-    memory.unhold(frame, &thread.pin());
+    memory.unhold(frame, || thread.pin());
     assert!(!memory.finish_evict(frame));
-    memory.unhold(frame, &thread.pin());
+    memory.unhold(frame, || thread.pin());
     assert!(memory.finish_evict(frame));
     assert!(!memory.hold(frame), "too late");
 }
@@ -123,10 +123,10 @@ fn the_frame_of_a_page_that_dies_while_held_comes_back_after_the_last_hold() {
     assert_eq!(memory.limbo_frames(), 2);
     thread.collect();
     assert_eq!((memory.free_frames(), memory.limbo_frames()), (free - 1, 1));
-    memory.unhold(frames[0], &thread.pin());
+    memory.unhold(frames[0], || thread.pin());
     thread.collect();
     assert_eq!((memory.free_frames(), memory.limbo_frames()), (free - 1, 1));
-    memory.unhold(frames[0], &thread.pin());
+    memory.unhold(frames[0], || thread.pin());
     thread.collect();
     assert_eq!((memory.free_frames(), memory.limbo_frames()), (free, 0));
 }
@@ -182,7 +182,7 @@ fn frames_come_back_though_the_thread_that_gave_them_never_does() {
     assert!(memory.hold(frame));
     assert_eq!(memory.remove(PageId(4)), Some(frame));
     memory.release_deferred(&other.pin(), [frame]);
-    memory.unhold(frame, &thread.pin());
+    memory.unhold(frame, || thread.pin());
     other.collect();
     assert_eq!((memory.free_frames(), memory.limbo_frames()), (free, 0));
 }

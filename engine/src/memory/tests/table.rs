@@ -14,10 +14,10 @@ fn table(buckets: usize) -> Table {
     ResidencyTable::new((0..buckets).map(|_| Bucket::new()).collect())
 }
 
-/// Ids whose home buckets are the same or next to each other: multiples of a Fibonacci number, which the golden
-/// ratio takes to nearly whole numbers.
+/// Ids of different groups whose home buckets are the same or next to each other: multiples of a Fibonacci number,
+/// which the golden ratio takes to nearly whole numbers.
 fn crowded(number: u32) -> PageId {
-    PageId(number * 2584)
+    PageId(number * 4 * 2584)
 }
 
 #[test]
@@ -54,6 +54,29 @@ fn tables_have_two_slots_for_each_frame() {
             slots >= frames * 2 && slots <= (frames * 5).max(14),
             "{slots} slots for {frames} frames"
         );
+    }
+}
+
+/// What lookups cost is the lines that they touch: with all frames in use by pages that follow one another, as after
+/// a load, nearly every word must lie in the line, and most in the place, that a lookup looks at first.
+#[test]
+fn sequential_pages_share_lines_and_stay_at_home() {
+    for frames in [1000, 8192, 262_144] {
+        let buckets = (0..buckets_for(frames)).map(|_| Bucket::new()).collect();
+        let table: ResidencyTable<Vec<Bucket<7>>, 7> = ResidencyTable::new(buckets);
+        for number in 0..frames as u32 {
+            table.insert(Word::resident(PageId(number + 2), FrameId(number)));
+        }
+        let passed: u64 = table.passed_counts().sum();
+        assert!(
+            passed * 50 <= frames as u64,
+            "{passed} of {frames} words not at home"
+        );
+        let lines = |group: u32| {
+            let lines = (0..4).map(|id| std::ptr::from_ref(table.home_bucket(PageId(4 * group + id))));
+            lines.collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert!((1..frames as u32 / 4).all(|group| lines(group) == 1));
     }
 }
 

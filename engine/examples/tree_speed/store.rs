@@ -1,7 +1,7 @@
 //! A worker's store with nothing but what the tree needs: frames, the residency table, fresh ids.
 //!
 //! Nodes that a batch replaced are used again when it ends, as if every version died at once. So what
-//! is measured is the tree and the way to its nodes, and not reclamation.
+//! is measured is the tree and the way to its nodes, and not reclamation. The Criterion bench uses this too.
 
 use crossbeam_epoch::Guard;
 use treering_engine::memory::{Class, FrameId, Memory, View};
@@ -21,6 +21,9 @@ pub struct Store<'m> {
     free_frames: Vec<FrameId>,
     retired: Vec<Located>,
     next_id: u32,
+    /// Nodes made so far.
+    #[allow(dead_code, reason = "the bench doesn't ask")]
+    pub created: u64,
 }
 
 impl<'m> Store<'m> {
@@ -34,6 +37,7 @@ impl<'m> Store<'m> {
             free_frames: Vec::new(),
             retired: Vec::new(),
             next_id: PageId::FIRST.0,
+            created: 0,
         }
     }
 
@@ -53,6 +57,7 @@ impl<'m> Store<'m> {
     }
 
     fn new_node(&mut self) -> Located {
+        self.created += 1;
         if self.free_frames.is_empty() {
             let frames = &mut self.free_frames;
             self.memory.allocate_many(Class::Worker, FRAMES_TAKEN, frames);
@@ -141,7 +146,7 @@ impl NodeStore for Store<'_> {
     fn copy(&mut self, old: Located) -> Located {
         let node = self.new_node();
         let (target, [source, _]) = self.rebuild(node, [old, old]);
-        target.copy_from_slice(source);
+        page::copy_node(target, source);
         self.sign(node);
         node
     }

@@ -6,178 +6,19 @@
 
 #![expect(clippy::disallowed_methods, reason = "it measures time")]
 
+mod store;
+
 use std::hint::black_box;
 use std::ops::{Bound, ControlFlow};
 use std::time::Instant;
 
-use crossbeam_epoch::Guard;
-use treering_engine::memory::{Class, FrameId, Memory, View};
-use treering_engine::page::{self, ValueRef};
-use treering_engine::tree::{self, Cursor, Located, Miss, NodeStore, ReadNodes, Root};
-use treering_engine::{PageId, PageRef, Seq, Stamp};
+use store::Store;
+use treering_engine::memory::Memory;
+use treering_engine::page::ValueRef;
+use treering_engine::tree::{self, Carry, Cursor, NodeStore, ReadNodes, Root};
 
 const KEY_BYTES: usize = 24;
 const BATCH: usize = 64;
-
-/// A worker's store without everything that isn't the tree's: frames of retired nodes are used again when
-/// the batch ends, as if every version died at once.
-struct Store<'m> {
-    memory: &'m Memory,
-    view: View<'m>,
-    stamp: Stamp,
-    ids: Vec<PageId>,
-    frames: Vec<FrameId>,
-    retired: Vec<Located>,
-    next_id: u32,
-    created: u64,
-}
-
-impl<'m> Store<'m> {
-    fn new(memory: &'m Memory, guard: &'m Guard) -> Store<'m> {
-        Store {
-            memory,
-            view: memory.view(guard),
-            stamp: Stamp(1),
-            ids: Vec::new(),
-            frames: Vec::new(),
-            retired: Vec::new(),
-            next_id: PageId::FIRST.0,
-            created: 0,
-        }
-    }
-
-    fn end_batch(&mut self) {
-        self.stamp = Stamp(self.stamp.0 + 1);
-        while let Some(node) = self.retired.pop() {
-            self.free(node);
-        }
-    }
-
-    fn free(&mut self, node: Located) {
-        let frame = self.memory.remove(node.reference.id);
-        assert_eq!(frame, Some(FrameId(node.frame)));
-        self.ids.push(node.reference.id);
-        self.frames.push(FrameId(node.frame));
-    }
-
-    fn slice(&self, frame: u32) -> &[u8] {
-        // SAFETY: the frame holds a node of this store; one thread, and writers borrow the store mutably.
-        unsafe { std::slice::from_raw_parts(self.memory.frame_ptr(FrameId(frame)), self.memory.page_bytes()) }
-    }
-
-    fn slice_mut(&mut self, frame: u32) -> &mut [u8] {
-        // SAFETY: as in `slice`.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.memory.frame_ptr(FrameId(frame)), self.memory.page_bytes())
-        }
-    }
-
-    fn allocate(&mut self) -> (PageId, FrameId) {
-        self.created += 1;
-        let id = self.ids.pop().unwrap_or_else(|| {
-            self.next_id += 1;
-            PageId(self.next_id - 1)
-        });
-        if self.frames.is_empty() {
-            let taken = self.memory.allocate_many(Class::Worker, 64, &mut self.frames);
-            assert!(taken > 0, "the memory is too small for this many keys");
-        }
-        (id, self.frames.pop().expect("just filled"))
-    }
-}
-
-impl ReadNodes for Store<'_> {
-    #[inline]
-    fn node(&self, reference: PageRef) -> Result<&[u8], Miss> {
-        Ok(self.view.lookup(reference.id).ok_or(Miss(reference))?.bytes)
-    }
-
-    #[inline]
-    fn prefetch(&self, reference: PageRef) {
-        self.view.prefetch_word(reference.id);
-    }
-}
-
-impl NodeStore for Store<'_> {
-    fn page_bytes(&self) -> usize {
-        self.memory.page_bytes()
-    }
-
-    fn locate(&self, reference: PageRef) -> Result<Located, Miss> {
-        let frame = self.view.lookup(reference.id).ok_or(Miss(reference))?;
-        Ok(Located {
-            reference,
-            frame: frame.id.0,
-        })
-    }
-
-    fn bytes(&self, node: Located) -> &[u8] {
-        self.slice(node.frame)
-    }
-
-    fn bytes_mut(&mut self, node: Located) -> &mut [u8] {
-        self.slice_mut(node.frame)
-    }
-
-    fn rebuild(&mut self, target: Located, sources: [Located; 2]) -> (&mut [u8], [&[u8]; 2]) {
-        assert!(sources.iter().all(|source| source.frame != target.frame));
-        let bytes = self.memory.page_bytes();
-        let pointer = |node: Located| self.memory.frame_ptr(FrameId(node.frame));
-        // SAFETY: the target's frame is none of the sources'; otherwise as in `slice`.
-        unsafe {
-            let read = |node| std::slice::from_raw_parts(pointer(node).cast_const(), bytes);
-            (
-                std::slice::from_raw_parts_mut(pointer(target), bytes),
-                [read(sources[0]), read(sources[1])],
-            )
-        }
-    }
-
-    fn is_open(&self, node: Located) -> bool {
-        page::stamp(self.slice(node.frame)) == self.stamp
-    }
-
-    fn create(&mut self) -> Located {
-        let (id, frame) = self.allocate();
-        let stamp = self.stamp;
-        page::set_identity(self.slice_mut(frame.0), id, stamp, Seq(stamp.0));
-        self.memory.insert_resident(id, frame);
-        Located {
-            reference: PageRef {
-                id,
-                birth: stamp.birth(),
-            },
-            frame: frame.0,
-        }
-    }
-
-    fn copy(&mut self, old: Located) -> Located {
-        let (id, frame) = self.allocate();
-        let stamp = self.stamp;
-        let node = Located {
-            reference: PageRef {
-                id,
-                birth: stamp.birth(),
-            },
-            frame: frame.0,
-        };
-        let (target, [source, _]) = self.rebuild(node, [old, old]);
-        page::copy_node(target, source);
-        page::set_identity(target, id, stamp, Seq(stamp.0));
-        self.memory.insert_resident(id, frame);
-        node
-    }
-
-    fn retire(&mut self, node: Located) {
-        if self.is_open(node) {
-            self.free(node);
-        } else {
-            self.retired.push(node);
-        }
-    }
-
-    fn retire_blob(&mut self, _descriptor: &[u8]) {}
-}
 
 /// A repeatable source of numbers (SplitMix64).
 struct Numbers(u64);
@@ -284,23 +125,18 @@ fn reads(store: &Store<'_>, root: &Root, keys: u64) {
     });
     for name in ["full scan, per entry", "full scan backwards, per entry"] {
         timed(name, root.entries, || {
-            let mut cursor = if name.contains("backwards") {
-                Cursor::descending(*root, Bound::Unbounded, Bound::Unbounded)
+            let cursor = if name.contains("backwards") {
+                Cursor::descending(*root)
             } else {
-                Cursor::ascending(*root, Bound::Unbounded, Bound::Unbounded)
+                Cursor::ascending(*root)
             };
             let mut seen = 0u64;
             let mut sum = 0u64;
-            let mut more = true;
-            while more {
-                more = cursor
-                    .next_run(store, |key, value| {
-                        seen += 1;
-                        sum += u64::from(key[0]) + u64::from(value.bytes()[value.bytes().len() - 1]);
-                        ControlFlow::Continue(())
-                    })
-                    .expect("resident");
-            }
+            scan(store, cursor, Bound::Unbounded, |key, value| {
+                seen += 1;
+                sum += u64::from(key[0]) + u64::from(value.bytes()[value.bytes().len() - 1]);
+                ControlFlow::Continue(())
+            });
             black_box(sum);
             assert_eq!(seen, root.entries);
         });
@@ -308,23 +144,47 @@ fn reads(store: &Store<'_>, root: &Root, keys: u64) {
     let scans = 20_000.min(rounds);
     timed("range of 100, per entry", scans * 100, || {
         for key in &wanted[..scans as usize] {
-            let mut cursor = Cursor::ascending(*root, Bound::Included(key), Bound::Unbounded);
             let mut left = 100;
-            while left > 0
-                && cursor
-                    .next_run(store, |key, value| {
-                        black_box((key, value));
-                        left -= 1;
-                        if left == 0 {
-                            ControlFlow::Break(())
-                        } else {
-                            ControlFlow::Continue(())
-                        }
-                    })
-                    .expect("resident")
-            {}
+            scan(
+                store,
+                Cursor::ascending(*root),
+                Bound::Included(key),
+                |key, value| {
+                    black_box((key, value));
+                    left -= 1;
+                    if left == 0 {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
+                },
+            );
         }
     });
+}
+
+/// Hands out what a cursor finds from `lower` on, until `visit` breaks.
+fn scan(
+    store: &Store<'_>,
+    mut cursor: Cursor,
+    lower: Bound<&[u8]>,
+    mut visit: impl FnMut(&[u8], ValueRef<'_>) -> ControlFlow<()>,
+) {
+    let bounds = (lower, Bound::Unbounded);
+    let mut carry = Carry::default();
+    while let Some(run) = cursor.find_run(store, bounds).expect("resident") {
+        let page = store.node(run.leaf).expect("resident");
+        let next = run.next.map(|next| store.node(next).expect("resident"));
+        let mut flow = ControlFlow::Continue(());
+        let seen = run.hand_out(page, next, &mut carry, |key, value| {
+            flow = visit(key, value);
+            flow
+        });
+        if flow.is_break() {
+            return;
+        }
+        cursor.pass(&run, seen);
+    }
 }
 
 fn writes(store: &mut Store<'_>, root: &mut Root, keys: u64, value: &[u8]) {
