@@ -29,6 +29,7 @@
 #![deny(missing_docs)]
 
 mod actor;
+mod blob;
 mod client;
 mod commit;
 mod error;

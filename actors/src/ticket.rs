@@ -11,7 +11,6 @@ use treering_engine::ShardId;
 
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
-use crate::shard::UpdateFunction;
 use crate::value::Value;
 
 /// What a request produced, before it is narrowed to the type that its caller asked for.
@@ -20,9 +19,6 @@ pub(crate) enum Outcome {
     Present(bool),
     Value(Option<Value>),
     Swapped(std::result::Result<(), Option<Value>>),
-    /// A blob is involved, which the owner neither reads nor writes: the client has to decide (see
-    /// `client::blob`). A shipped closure comes back.
-    IsBlob(Option<UpdateFunction>),
 }
 
 /// The sending half of a ticket. Dropping it tells the waiter that the database was closed.

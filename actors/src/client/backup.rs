@@ -16,8 +16,9 @@ use treering_engine::tree::Root;
 use treering_engine::{BLOCK_BYTES, Crc32c, Extent, PageId, PageRef, Stamp, TreeId, page};
 use treering_io::{AlignedBuffer, Directory, File, OsDirectory};
 
-use super::blob::{BlobDescriptor, corrupt_page};
+use super::blob::corrupt_page;
 use super::db::Inner;
+use crate::blob::BlobDescriptor;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
 use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};

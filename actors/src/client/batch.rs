@@ -5,9 +5,9 @@ use std::sync::Arc;
 use treering_engine::log::RecordWriter;
 use treering_engine::{ShardId, TreeId};
 
-use super::blobs_in;
 use super::db::Inner;
 use super::tree::Tree;
+use crate::blob::blobs_in;
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shard::{Action, Request, ValueKind};

@@ -22,7 +22,6 @@ mod write;
 
 pub use backup::Backup;
 pub use batch::Batch;
-pub(crate) use blob::{blob_extents, blobs_in};
 pub use bounds::KeyBounds;
 pub use db::{Client, Db};
 pub use diff::{Change, Diff};

@@ -49,12 +49,25 @@ impl Tree {
         self.delete_ticket(key.as_ref(), false)
     }
 
-    /// Reads at the owner, after all writes that this thread has sent before; answered when those are published.
-    /// A plain [`get`](Tree::get) reads what is published already. The owner doesn't read large values (beyond a
-    /// quarter page): for those the ticket says `None`, as for absent keys; use [`get`](Tree::get) for them.
+    /// As [`compare_and_swap`](Tree::compare_and_swap), pipelined.
     ///
     /// # Errors
     /// As [`send_put`](Tree::send_put).
+    pub fn send_compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<Ticket<std::result::Result<(), Option<Value>>>> {
+        self.swap_ticket(key.as_ref(), expected, new, false)
+    }
+
+    /// Reads at the owner, after all writes that this thread has sent before; answered when those are published.
+    /// A plain [`get`](Tree::get) reads what is published already.
+    ///
+    /// # Errors
+    /// As [`get`](Tree::get); bad arguments at once, the rest by the ticket. And, since it takes its turn among the
+    /// writes, [`Poisoned`](crate::Error::Poisoned) and [`OutcomeUnknown`](crate::Error::OutcomeUnknown).
     pub fn send_get(&self, key: impl AsRef<[u8]>) -> Result<Ticket<Option<Value>>> {
         let key = key.as_ref();
         self.inner.check_key(key)?;
@@ -72,26 +85,18 @@ impl Tree {
         )
     }
 
-    /// As [`update`](Tree::update), pipelined. Neither old nor new value may be large (beyond a quarter page):
-    /// such an update changes nothing, and its ticket says `false`.
+    /// As [`update`](Tree::update), pipelined.
     ///
     /// # Errors
-    /// As [`send_put`](Tree::send_put).
+    /// As [`update`](Tree::update); bad arguments at once, the rest by the ticket.
     pub fn send_update(
         &self,
         key: impl AsRef<[u8]>,
         change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send + 'static,
-    ) -> Result<Ticket<bool>> {
-        let key = key.as_ref();
-        self.inner.check_key(key)?;
-        let action = Action::Update {
-            key: key.into(),
-            function: UpdateFunction::new(change),
-        };
+    ) -> Result<Ticket<()>> {
+        let function = UpdateFunction::new(change);
         self.inner
-            .send(self.id, key, action, self.durability, false, |outcome| {
-                !matches!(outcome, Outcome::IsBlob(_))
-            })
+            .send_update(self.id, key.as_ref(), function, self.durability, false)
     }
 
     /// As [`batch_set`](Tree::batch_set), pipelined.

@@ -236,7 +236,7 @@ impl Tree {
     }
 
     /// Replaces the value if it is `expected` (`None`: the key is absent) by `new` (`None`: delete). The inner
-    /// error is what the key holds instead.
+    /// error is what the key holds instead. Compared where the key lives, byte by byte; a large value is read for that.
     ///
     /// # Errors
     /// As [`put`](Tree::put).
@@ -246,28 +246,40 @@ impl Tree {
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
     ) -> Result<std::result::Result<(), Option<Value>>> {
+        self.swap_ticket(key.as_ref(), expected, new, true)?.wait()
+    }
+
+    pub(super) fn swap_ticket(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+        wait: bool,
+    ) -> Result<Ticket<std::result::Result<(), Option<Value>>>> {
         self.inner
-            .swap(self.id, key.as_ref(), expected, new, self.durability)
+            .send_swap(self.id, key, (expected, new), self.durability, wait)
     }
 
     /// Replaces the value by what `change` makes of it (`None`: the key is absent, or shall be). Atomic: `change`
     /// runs as a part of the owner's step, on whatever thread runs that, between all other writes of the key. Be short
-    /// in there, and don't use the database: it would wait for itself. Where a large value is involved `change` runs
-    /// on the calling thread, and again if another writer came first.
+    /// in there: the shard does nothing else meanwhile. It can't wait for the database
+    /// ([`WouldDeadlock`](crate::Error::WouldDeadlock)). It may be called again, should what it was first given never
+    /// come to be: after the log ran out of space.
+    ///
+    /// Large values are read whole before `change` is called, and written before they take effect.
     ///
     /// # Errors
-    /// [`ClosurePanicked`](crate::Error::ClosurePanicked), and as [`put`](Tree::put).
+    /// [`ClosurePanicked`](crate::Error::ClosurePanicked), in which case the key is unchanged, and as
+    /// [`put`](Tree::put).
     pub fn update(
         &self,
         key: impl AsRef<[u8]>,
         change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send + 'static,
     ) -> Result<()> {
-        self.inner.update(
-            self.id,
-            key.as_ref(),
-            UpdateFunction::new(change),
-            self.durability,
-        )
+        let function = UpdateFunction::new(change);
+        self.inner
+            .send_update(self.id, key.as_ref(), function, self.durability, true)?
+            .wait()
     }
 
     /// Writes many pairs as one: after a crash, and in every snapshot, either all are there or none. Of equal keys the

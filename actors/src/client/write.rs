@@ -5,7 +5,7 @@ use std::sync::Arc;
 use treering_engine::{ShardId, TreeId, page};
 
 use super::db::Inner;
-use super::read::{Found, tree_of};
+use super::read::tree_of;
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shard::{Action, Condition, Pair, Request, Stored, UpdateFunction, ValueKind};
@@ -129,116 +129,40 @@ impl Inner {
         )
     }
 
-    pub(super) fn swap(
+    pub(super) fn send_swap(
         self: &Arc<Inner>,
         tree: TreeId,
         key: &[u8],
-        expected: Option<&[u8]>,
-        new: Option<&[u8]>,
+        (expected, new): (Option<&[u8]>, Option<&[u8]>),
         durability: Durability,
-    ) -> Result<std::result::Result<(), Option<Value>>> {
+        wait: bool,
+    ) -> Result<Ticket<std::result::Result<(), Option<Value>>>> {
         self.check_key(key)?;
-        loop {
-            let stored = match expected {
-                None => Stored::Absent,
-                Some(bytes) if bytes.len() <= self.inline_bytes_max() => Stored::Inline(bytes.into()),
-                Some(bytes) => {
-                    // A large value is compared here and recognised by its descriptor there.
-                    let (current, stored) = self.current(tree, key)?;
-                    if current.as_deref() != Some(bytes) {
-                        return Ok(Err(current));
-                    }
-                    stored
-                }
-            };
-            let new = new.map_or(Ok(Stored::Absent), |new| self.store(new))?;
-            match self.send_swap(tree, key, stored, new, durability)? {
-                Outcome::Swapped(Ok(())) => return Ok(Ok(())),
-                Outcome::Swapped(Err(current)) => {
-                    if expected.is_none_or(|bytes| bytes.len() <= self.inline_bytes_max()) {
-                        return Ok(Err(current));
-                    }
-                }
-                // The owner holds a blob, which isn't what was expected, or no longer.
-                _ => {
-                    let (current, _) = self.current(tree, key)?;
-                    if current.as_deref() != expected {
-                        return Ok(Err(current));
-                    }
-                }
-            }
-        }
+        self.runtime.shared.status.check_write()?;
+        let action = Action::Swap {
+            key: key.into(),
+            expected: expected.map(Box::from),
+            new: new.map_or(Ok(Stored::Absent), |new| self.store(new))?,
+        };
+        self.send(tree, key, action, durability, wait, |outcome| match outcome {
+            Outcome::Swapped(swapped) => swapped,
+            _ => Ok(()),
+        })
     }
 
-    pub(super) fn update(
+    pub(super) fn send_update(
         self: &Arc<Inner>,
         tree: TreeId,
         key: &[u8],
         function: UpdateFunction,
         durability: Durability,
-    ) -> Result<()> {
+        wait: bool,
+    ) -> Result<Ticket<()>> {
         self.check_key(key)?;
         let action = Action::Update {
             key: key.into(),
             function,
         };
-        let outcome = self
-            .send(tree, key, action, durability, true, |outcome| outcome)?
-            .wait()?;
-        match outcome {
-            Outcome::IsBlob(Some(function)) => self.update_blob(tree, key, function, durability),
-            _ => Ok(()),
-        }
-    }
-
-    /// Where old or new value are blobs the closure runs here, and what it made replaces exactly what it saw.
-    fn update_blob(
-        self: &Arc<Inner>,
-        tree: TreeId,
-        key: &[u8],
-        mut function: UpdateFunction,
-        durability: Durability,
-    ) -> Result<()> {
-        loop {
-            let (current, expected) = self.current(tree, key)?;
-            let new = function.call(current.as_deref())?;
-            let new = new.map_or(Ok(Stored::Absent), |new| self.store(&new))?;
-            if let Outcome::Swapped(Ok(())) = self.send_swap(tree, key, expected, new, durability)? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn send_swap(
-        self: &Arc<Inner>,
-        tree: TreeId,
-        key: &[u8],
-        expected: Stored,
-        new: Stored,
-        durability: Durability,
-    ) -> Result<Outcome> {
-        let action = Action::Swap {
-            key: key.into(),
-            expected,
-            new,
-        };
-        self.send(tree, key, action, durability, true, |outcome| outcome)?
-            .wait()
-    }
-
-    /// The published value of a key, and how it is stored.
-    fn current(&self, tree: TreeId, key: &[u8]) -> Result<(Option<Value>, Stored)> {
-        Ok(match self.find(None, tree, key)? {
-            Found::Nothing => (None, Stored::Absent),
-            Found::Inline(value) => {
-                let stored = Stored::Inline(value[..].into());
-                (Some(value), stored)
-            }
-            Found::Blob(descriptor, version) => {
-                let value = self.read_blob(&descriptor)?;
-                drop(version);
-                (Some(value), Stored::Blob(descriptor.into()))
-            }
-        })
+        self.send(tree, key, action, durability, wait, |_| ())
     }
 }

@@ -33,6 +33,16 @@ impl PublishedPages {
     }
 }
 
+/// Who waits for the extents of a blob.
+pub(crate) enum ExtentWaiter {
+    Client(oneshot::Sender<Result<Vec<Extent>>>),
+    /// A shard, with its name for what it needs them for.
+    Shard {
+        shard: ShardId,
+        job: u64,
+    },
+}
+
 /// Everything that arrives at the flusher.
 pub(crate) enum FlusherMessage {
     /// From the commit actor: this version is the current one now.
@@ -44,11 +54,8 @@ pub(crate) enum FlusherMessage {
     Release { extents: Vec<Extent> },
     /// From a shard: send ids.
     ChunkRequest { shard: ShardId, pages: u32 },
-    /// From a client: extents for a blob.
-    ExtentRequest {
-        pages: u32,
-        reply: oneshot::Sender<Result<Vec<Extent>>>,
-    },
+    /// Extents for a blob are wanted.
+    ExtentRequest { pages: u32, waiter: ExtentWaiter },
     /// From a shard, or from the pager (`None`): frames are short; tell when there are some.
     Pressure { shard: Option<ShardId> },
     /// From the pager.

@@ -35,7 +35,7 @@ mod space;
 mod state;
 mod step;
 
-pub(crate) use messages::{FileTask, FlusherMessage, PublishedPages};
+pub(crate) use messages::{ExtentWaiter, FileTask, FlusherMessage, PublishedPages};
 pub(crate) use named::Named;
 pub(crate) use state::{Flusher, FlusherStart};
 

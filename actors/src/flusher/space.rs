@@ -5,7 +5,7 @@ use treering_engine::space::SpaceError;
 use treering_engine::{Extent, PageId, Seq};
 
 use super::IDS_AHEAD;
-use super::messages::{FileTask, PublishedPages};
+use super::messages::{ExtentWaiter, FileTask, PublishedPages};
 use super::state::{Flusher, WantsIds};
 use crate::actor::Outbox;
 use crate::error::Error;
@@ -152,11 +152,11 @@ impl Flusher {
         let mut told = false;
         while let Some(wants) = self.wants_ids.pop_front() {
             let pages = match &wants {
-                WantsIds::Shard { pages, .. } | WantsIds::Client { pages, .. } => *pages,
+                WantsIds::Shard { pages, .. } | WantsIds::Blob { pages, .. } => *pages,
             };
             let extents = match &wants {
                 WantsIds::Shard { .. } => self.space.allocate_chunk(pages),
-                WantsIds::Client { .. } => self
+                WantsIds::Blob { .. } => self
                     .space
                     .allocate_contiguous(pages)
                     .map_or_else(Vec::new, |extent| vec![extent]),
@@ -182,7 +182,17 @@ impl Flusher {
                         .shards
                         .push((shard, ShardMessage::Chunk { extents, shortage }));
                 }
-                WantsIds::Client { reply, .. } => {
+                WantsIds::Blob {
+                    waiter: ExtentWaiter::Shard { shard, job },
+                    ..
+                } => {
+                    let result = shortage.map_or(Ok(extents), Err);
+                    outbox.shards.push((shard, ShardMessage::Extents { job, result }));
+                }
+                WantsIds::Blob {
+                    waiter: ExtentWaiter::Client(reply),
+                    ..
+                } => {
                     let result = shortage.map_or(Ok(extents), Err);
                     if let Err(returned) = reply.send(result)
                         && let Ok(extents) = returned.into_inner()

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use treering_engine::memory::FrameId;
 use treering_engine::space::{SpaceMap, WaitingLists};
 use treering_engine::superblock::Superblock;
-use treering_engine::{Extent, PageId, Retired, Seq, ShardId};
+use treering_engine::{PageId, Retired, Seq, ShardId};
 
 use super::checkpoint::Checkpoint;
+use super::messages::ExtentWaiter;
 use super::named::{Named, NamedChange};
 use super::page_set::PageSet;
 use super::retained::Retained;
 use crate::actor::Nanos;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::shared::{Shared, Version};
 use crate::ticket::Reply;
 
@@ -32,14 +33,8 @@ pub(crate) struct FlusherStart {
 
 /// Somebody who waits for page ids.
 pub(super) enum WantsIds {
-    Shard {
-        shard: ShardId,
-        pages: u32,
-    },
-    Client {
-        pages: u32,
-        reply: oneshot::Sender<Result<Vec<Extent>>>,
-    },
+    Shard { shard: ShardId, pages: u32 },
+    Blob { pages: u32, waiter: ExtentWaiter },
 }
 
 /// The state of the flusher.

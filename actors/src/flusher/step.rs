@@ -35,8 +35,8 @@ impl Actor for Flusher {
             FlusherMessage::ChunkRequest { shard, pages } => {
                 self.wants_ids.push_back(WantsIds::Shard { shard, pages });
             }
-            FlusherMessage::ExtentRequest { pages, reply } => {
-                self.wants_ids.push_back(WantsIds::Client { pages, reply });
+            FlusherMessage::ExtentRequest { pages, waiter } => {
+                self.wants_ids.push_back(WantsIds::Blob { pages, waiter });
             }
             FlusherMessage::Pressure { shard: Some(shard) } => {
                 self.starving_shards.insert(shard);

@@ -6,6 +6,7 @@ use treering_engine::memory::FrameId;
 use treering_engine::{PageId, PageRef, ShardId};
 use treering_io::{AlignedBuffer, Completion};
 
+use crate::blob::Piece;
 use crate::error::Error;
 
 /// Who waits for a page.
@@ -30,7 +31,15 @@ pub(crate) enum TransferKind {
 /// Who is told about the end of a transfer.
 #[derive(Debug)]
 pub(crate) enum TransferReply {
-    Flusher { token: u64 },
+    Flusher {
+        token: u64,
+    },
+    /// A shard, with what it needs to know what this was.
+    Shard {
+        shard: ShardId,
+        job: u64,
+        piece: Option<Piece>,
+    },
     Client(oneshot::Sender<(io::Result<()>, Option<AlignedBuffer>)>),
 }
 

@@ -12,6 +12,7 @@ use super::messages::{PagerMessage, Transfer, TransferKind, TransferReply};
 use super::state::{Pager, Purpose};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::flusher::FlusherMessage;
+use crate::shard::ShardMessage;
 use crate::shared::Counter;
 
 impl Actor for Pager {
@@ -137,6 +138,16 @@ impl Pager {
                     token,
                     result: completion.result,
                 });
+            }
+            Purpose::Transfer(TransferReply::Shard { shard, job, piece })
+            | Purpose::Sync(TransferReply::Shard { shard, job, piece }) => {
+                let message = ShardMessage::Transferred {
+                    job,
+                    piece,
+                    result: completion.result,
+                    buffer: completion.buffer.into_owned(),
+                };
+                outbox.shards.push((shard, message));
             }
             Purpose::Transfer(TransferReply::Client(sender))
             | Purpose::Sync(TransferReply::Client(sender)) => {

@@ -15,7 +15,7 @@ use treering_engine::superblock::Superblock;
 use treering_engine::{BLOCK_BYTES, Extent, Seq, Stamp, TreeId};
 use treering_io::{AlignedBuffer, Directory, File, OpenMode};
 
-use crate::client::blob_extents;
+use crate::blob::blob_extents;
 use crate::commit::{CommitMessage, DROPPED_PREFIX};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;

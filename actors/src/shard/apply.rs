@@ -10,12 +10,25 @@ use treering_engine::log::{Record, RecordWriter};
 use treering_engine::page::{self, ValueRef};
 use treering_engine::tree::{self, Change, Decision, Miss, Root};
 
+use super::large::Large;
 use super::messages::{Action, Condition, Request, Stored, ValueKind};
 use super::store::TipStore;
 use super::update::UpdateFunction;
-use crate::client::blob_extents;
+use crate::blob::blob_extents;
+use crate::client::VALUE_BYTES_MAX;
 use crate::error::{Error, Result};
 use crate::ticket::Outcome;
+use crate::value::Value;
+
+/// How far a request came.
+pub(super) enum Applied {
+    /// It has run, or was refused.
+    Done(Result<Outcome>),
+    /// It needs the value of this blob first.
+    Needs(Box<[u8]>),
+    /// Its closure made this of `old`, and it has to be written to extents of its own first.
+    Made { old: Stored, new: Vec<u8> },
+}
 
 /// Where changes are noted besides the tree.
 pub(super) struct Notes<'n> {
@@ -63,13 +76,30 @@ fn decision(value: ValueRef<'_>) -> Decision<'_> {
     }
 }
 
+fn stored(value: Option<ValueRef<'_>>) -> Stored {
+    match value {
+        None => Stored::Absent,
+        Some(ValueRef::Inline(bytes)) => Stored::Inline(bytes.into()),
+        Some(ValueRef::Blob(descriptor)) => Stored::Blob(descriptor.into()),
+    }
+}
+
+/// The value of a blob, if it was brought.
+fn read(large: Option<&Large>, wanted: &[u8]) -> Option<Result<Value>> {
+    match large {
+        Some(Large::Read { descriptor, value }) if **descriptor == *wanted => Some(value.clone()),
+        _ => None,
+    }
+}
+
 /// Runs a request that names one key. `Err` is a miss: nothing was changed.
 pub(super) fn apply(
     store: &mut TipStore<'_>,
     root: &mut Root,
     request: &mut Request,
+    large: Option<&Large>,
     notes: &mut Notes<'_>,
-) -> std::result::Result<Result<Outcome>, Miss> {
+) -> std::result::Result<Applied, Miss> {
     let tree = request.tree;
     match &mut request.action {
         Action::Put {
@@ -81,7 +111,7 @@ pub(super) fn apply(
             if matches!(condition, Condition::None) {
                 tree::put(store, root, pair.key(), value)?;
                 notes.put(tree, pair.key(), value);
-                return Ok(Ok(Outcome::Done));
+                return Ok(Applied::Done(Ok(Outcome::Done)));
             }
             let (_, outcome) = tree::modify(store, root, pair.key(), |old| match (&*condition, old) {
                 (Condition::Absent, Some(_)) => (Decision::Keep, Err(Error::KeyExists)),
@@ -93,22 +123,27 @@ pub(super) fn apply(
             } else {
                 notes.unused(value);
             }
-            Ok(outcome)
+            Ok(Applied::Done(outcome))
         }
         Action::Delete { key } => {
             let present = tree::delete(store, root, key)?;
             if present {
                 notes.delete(tree, key);
             }
-            Ok(Ok(Outcome::Present(present)))
+            Ok(Applied::Done(Ok(Outcome::Present(present))))
         }
-        Action::Get { key } => Ok(Ok(match tree::get(store, root, key)? {
-            None => Outcome::Value(None),
-            Some(ValueRef::Inline(bytes)) => Outcome::Value(Some(bytes.into())),
-            Some(ValueRef::Blob(_)) => Outcome::IsBlob(None),
-        })),
-        Action::Swap { key, expected, new } => swap(store, root, tree, key, expected, new, notes),
-        Action::Update { key, function } => update(store, root, tree, key, function, notes),
+        Action::Get { key } => Ok(match tree::get(store, root, key)? {
+            None => Applied::Done(Ok(Outcome::Value(None))),
+            Some(ValueRef::Inline(bytes)) => Applied::Done(Ok(Outcome::Value(Some(bytes.into())))),
+            Some(ValueRef::Blob(descriptor)) => match read(large, descriptor) {
+                None => Applied::Needs(descriptor.into()),
+                Some(value) => Applied::Done(value.map(|value| Outcome::Value(Some(value)))),
+            },
+        }),
+        Action::Swap { key, expected, new } => {
+            swap(store, root, (tree, key), (expected.as_deref(), new), large, notes)
+        }
+        Action::Update { key, function } => update(store, root, (tree, key), function, large, notes),
         Action::Batch { .. } | Action::Replay { .. } | Action::DropTree => {
             unreachable!("requests for several keys are run by their own code")
         }
@@ -118,33 +153,37 @@ pub(super) fn apply(
 fn swap(
     store: &mut TipStore<'_>,
     root: &mut Root,
-    tree: TreeId,
-    key: &[u8],
-    expected: &Stored,
-    new: &Stored,
+    (tree, key): (TreeId, &[u8]),
+    (expected, new): (Option<&[u8]>, &Stored),
+    large: Option<&Large>,
     notes: &mut Notes<'_>,
-) -> std::result::Result<Result<Outcome>, Miss> {
-    let (change, outcome) = tree::modify(store, root, key, |old| {
-        let matches = match (expected, old) {
-            (Stored::Absent, None) => true,
-            (Stored::Inline(bytes), Some(ValueRef::Inline(stored))) => **bytes == *stored,
-            (Stored::Blob(bytes), Some(ValueRef::Blob(stored))) => **bytes == *stored,
-            _ => false,
+) -> std::result::Result<Applied, Miss> {
+    let (change, applied) = tree::modify(store, root, key, |old| {
+        let brought = match old {
+            Some(ValueRef::Blob(descriptor)) => match read(large, descriptor) {
+                None => return (Decision::Keep, Applied::Needs(descriptor.into())),
+                Some(Err(error)) => return (Decision::Keep, Applied::Done(Err(error))),
+                Some(Ok(value)) => Some(value),
+            },
+            _ => None,
         };
-        if !matches {
-            let outcome = match old {
-                Some(ValueRef::Blob(_)) => Outcome::IsBlob(None),
-                Some(ValueRef::Inline(bytes)) => Outcome::Swapped(Err(Some(bytes.into()))),
-                None => Outcome::Swapped(Err(None)),
+        let current = match old {
+            Some(ValueRef::Inline(bytes)) => Some(bytes),
+            _ => brought.as_deref(),
+        };
+        if current != expected {
+            let found = match old {
+                Some(ValueRef::Inline(bytes)) => Some(bytes.into()),
+                _ => brought,
             };
-            return (Decision::Keep, outcome);
+            return (Decision::Keep, Applied::Done(Ok(Outcome::Swapped(Err(found)))));
         }
         let decision = match new {
             Stored::Absent => Decision::Delete,
             Stored::Inline(bytes) => Decision::Put(Cow::Borrowed(&**bytes)),
             Stored::Blob(bytes) => Decision::PutBlob(Cow::Borrowed(&**bytes)),
         };
-        (decision, Outcome::Swapped(Ok(())))
+        (decision, Applied::Done(Ok(Outcome::Swapped(Ok(())))))
     })?;
     let new_value = match new {
         Stored::Absent => None,
@@ -154,45 +193,71 @@ fn swap(
     match (change, new_value) {
         (Some(Change::Deleted), _) => notes.delete(tree, key),
         (Some(_), Some(value)) => notes.put(tree, key, value),
-        (None, Some(value)) => notes.unused(value),
-        (Some(_) | None, None) => {}
+        (None, Some(value)) if matches!(applied, Applied::Done(_)) => notes.unused(value),
+        (Some(_) | None, _) => {}
     }
-    Ok(Ok(outcome))
+    Ok(applied)
 }
 
 fn update(
     store: &mut TipStore<'_>,
     root: &mut Root,
-    tree: TreeId,
-    key: &[u8],
+    (tree, key): (TreeId, &[u8]),
     function: &mut UpdateFunction,
+    large: Option<&Large>,
     notes: &mut Notes<'_>,
-) -> std::result::Result<Result<Outcome>, Miss> {
+) -> std::result::Result<Applied, Miss> {
     let inline_max = page::max_inline_value_bytes(store.memory.page_bytes());
-    // What the request's reply shall be; `None`: the closure goes back to the client.
-    let (change, outcome) = tree::modify(store, root, key, |old| {
-        let old = match old {
-            Some(ValueRef::Blob(_)) => return (Decision::Keep, None),
-            Some(ValueRef::Inline(bytes)) => Some(bytes),
-            None => None,
+    let done = |result: Result<()>| Applied::Done(result.map(|()| Outcome::Done));
+    let mut named = false;
+    let (change, applied) = tree::modify(store, root, key, |old| {
+        if let Some(Large::Written {
+            old: seen,
+            descriptor,
+        }) = large
+            && stored(old) == *seen
+        {
+            named = true;
+            notes.put(tree, key, ValueRef::Blob(descriptor));
+            return (Decision::PutBlob(Cow::Borrowed(&**descriptor)), done(Ok(())));
+        }
+        let made = match old {
+            None => function.call(None),
+            Some(ValueRef::Inline(bytes)) => function.call(Some(bytes)),
+            Some(ValueRef::Blob(descriptor)) => match read(large, descriptor) {
+                None => return (Decision::Keep, Applied::Needs(descriptor.into())),
+                Some(value) => value.and_then(|value| function.call(Some(&value))),
+            },
         };
-        match function.call(old) {
-            Err(error) => (Decision::Keep, Some(Err(error))),
-            Ok(Some(new)) if new.len() > inline_max => (Decision::Keep, None),
+        match made {
+            Err(error) => (Decision::Keep, done(Err(error))),
+            Ok(Some(new)) if new.len() as u64 > VALUE_BYTES_MAX => {
+                let error = Error::ValueTooLarge {
+                    bytes: new.len() as u64,
+                    limit_bytes: VALUE_BYTES_MAX,
+                };
+                (Decision::Keep, done(Err(error)))
+            }
+            Ok(Some(new)) if new.len() > inline_max => {
+                let old = stored(old);
+                (Decision::Keep, Applied::Made { old, new })
+            }
             Ok(Some(new)) => {
                 notes.put(tree, key, ValueRef::Inline(&new));
-                (Decision::Put(Cow::Owned(new)), Some(Ok(Outcome::Done)))
+                (Decision::Put(Cow::Owned(new)), done(Ok(())))
             }
-            Ok(None) => (Decision::Delete, Some(Ok(Outcome::Done))),
+            Ok(None) => (Decision::Delete, done(Ok(()))),
         }
     })?;
     if change == Some(Change::Deleted) {
         notes.delete(tree, key);
     }
-    Ok(outcome.unwrap_or_else(|| {
-        let spent = UpdateFunction::new(|_| None);
-        Ok(Outcome::IsBlob(Some(std::mem::replace(function, spent))))
-    }))
+    if let Some(Large::Written { descriptor, .. }) = large
+        && !named
+    {
+        notes.unused(ValueRef::Blob(descriptor));
+    }
+    Ok(applied)
 }
 
 /// Applies a change that is encoded as the log holds it. It is not written to the log by this.

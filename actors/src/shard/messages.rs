@@ -1,11 +1,13 @@
 //! What a shard worker is asked for, and what it is told.
 
-use std::fmt;
+use std::{fmt, io};
 
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageRef, TreeId};
+use treering_io::AlignedBuffer;
 
 use super::update::UpdateFunction;
+use crate::blob::Piece;
 use crate::error::Error;
 use crate::options::Durability;
 use crate::runtime::Credit;
@@ -98,7 +100,8 @@ pub(crate) enum Action {
     /// Replace exactly this state by that one.
     Swap {
         key: Box<[u8]>,
-        expected: Stored,
+        /// The whole value, however it is stored.
+        expected: Option<Box<[u8]>>,
         new: Stored,
     },
     Update {
@@ -180,7 +183,9 @@ impl Request {
         match &self.action {
             Action::Put { pair, .. } => pair.bytes.len(),
             Action::Delete { key } | Action::Get { key } | Action::Update { key, .. } => key.len(),
-            Action::Swap { key, expected, new } => key.len() + expected.bytes() + new.bytes(),
+            Action::Swap { key, expected, new } => {
+                key.len() + expected.as_ref().map_or(0, |expected| expected.len()) + new.bytes()
+            }
             Action::Batch { records } => records.capacity(),
             // Recovery bounds its slices itself, and hands all shards their parts at once.
             Action::Replay { .. } | Action::DropTree => 0,
@@ -250,6 +255,18 @@ pub(crate) enum ShardMessage {
     Chunk {
         extents: Vec<Extent>,
         shortage: Option<Error>,
+    },
+    /// From the flusher: extents for a large value, or the reason why there are none.
+    Extents {
+        job: u64,
+        result: Result<Vec<Extent>, Error>,
+    },
+    /// From the pager: a piece of a large value was read or written, or (`None`) the file was synced.
+    Transferred {
+        job: u64,
+        piece: Option<Piece>,
+        result: io::Result<()>,
+        buffer: Option<AlignedBuffer>,
     },
     /// From the flusher: frames became free.
     FramesFreed,

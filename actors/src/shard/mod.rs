@@ -9,6 +9,8 @@
 //! - *incoming*: taken from the mailbox, not looked at yet.
 //! - *parked*: a page that it needs was asked for (`state::Parked`). Later requests for its key queue behind it
 //!   (rule R10), others overtake it. The page is held in memory until the request has run.
+//! - *large*: the value that its key holds, or shall hold, is a blob, which is being read or written ([`large`]). As
+//!   above, later requests for its key queue behind it.
 //! - *exclusive*: a request for several keys. It runs alone on a batch of its own, so that it can be undone;
 //!   until it has run no other request is taken.
 //! - *in a batch*: applied (or refused); its reply leaves with the batch and is told when that is published
@@ -26,6 +28,7 @@
 
 mod apply;
 mod exclusive;
+mod large;
 mod messages;
 mod park;
 mod reclaim;

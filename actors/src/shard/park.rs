@@ -37,13 +37,7 @@ impl Shard {
     /// Asks for the page that a request needs and puts the request aside until it is there.
     pub(super) fn park(&mut self, ready: ReadyRequest, miss: Miss, outbox: &mut Outbox) {
         let reference = miss.0;
-        if let Some(key) = ready.request.key() {
-            self.parked
-                .behind
-                .entry((ready.request.tree, Box::from(key)))
-                .or_default();
-        }
-        self.parked.count += 1;
+        self.keep_place(&ready.request);
         self.shared.counters.add(Counter::Parked, 1);
         let waiting = self.parked.by_page.entry(reference.id).or_default();
         if waiting.is_empty()
@@ -58,6 +52,15 @@ impl Shard {
             });
         }
         waiting.push(ready);
+    }
+
+    /// A request waits: later ones for its key queue behind it.
+    pub(super) fn keep_place(&mut self, request: &Request) {
+        if let Some(key) = request.key() {
+            let place = (request.tree, Box::from(key));
+            self.parked.behind.entry(place).or_default();
+        }
+        self.parked.count += 1;
     }
 
     /// A page came, or can't: its requests are ready to run, or to be refused.
@@ -91,7 +94,7 @@ impl Shard {
                 }
                 for ready in waiting.drain(..) {
                     self.parked.count -= 1;
-                    self.refuse(ready.request, ready.held, error.clone());
+                    self.refuse(ready, error.clone());
                 }
             }
         }
@@ -115,10 +118,7 @@ impl Shard {
         };
         match queue.pop_front() {
             // It runs next, before anything else that names the key can.
-            Some(next) => self.ready.push_front(ReadyRequest {
-                request: next,
-                held: Vec::new(),
-            }),
+            Some(next) => self.ready.push_front(ReadyRequest::new(next)),
             None => {
                 self.parked.behind.remove(&place);
             }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
+use super::large::{Large, LargeJobs};
 use super::messages::{EmptyLists, Request};
 use super::store::{OpenPages, Supply};
 use super::tips::Tips;
@@ -47,6 +48,18 @@ impl OpenBatch {
 pub(super) struct ReadyRequest {
     pub request: Request,
     pub held: Vec<FrameId>,
+    /// The large value that it needed.
+    pub large: Option<Large>,
+}
+
+impl ReadyRequest {
+    pub fn new(request: Request) -> ReadyRequest {
+        ReadyRequest {
+            request,
+            held: Vec::new(),
+            large: None,
+        }
+    }
 }
 
 /// Requests that wait for pages.
@@ -57,7 +70,8 @@ pub(super) struct Parked {
     /// Requests that arrived later for the key of a parked one, in order. An entry exists for as long as a request
     /// for that key is parked.
     pub behind: BTreeMap<(TreeId, Box<[u8]>), VecDeque<Request>>,
-    /// Requests that have not run: those in `by_page`, those behind them, and those in `Shard::ready`.
+    /// Requests that have not run: those in `by_page` and in `Shard::large`, those behind them, and those in
+    /// `Shard::ready`.
     pub count: usize,
 }
 
@@ -104,6 +118,8 @@ pub(crate) struct Shard {
     /// Parked requests whose page has come, and those behind one that has run.
     pub(super) ready: VecDeque<ReadyRequest>,
     pub(super) parked: Parked,
+    /// Requests that wait for large values.
+    pub(super) large: LargeJobs,
     pub(super) exclusive: Option<Exclusive>,
     /// Frozen batches that are not published yet, and bytes of their records.
     pub(super) unpublished: u32,
@@ -153,6 +169,7 @@ impl Shard {
             incoming: VecDeque::new(),
             ready: VecDeque::new(),
             parked: Parked::default(),
+            large: LargeJobs::default(),
             exclusive: None,
             unpublished: 0,
             unpublished_bytes: 0,

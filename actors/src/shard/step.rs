@@ -5,7 +5,7 @@ use treering_engine::memory::Class;
 use treering_engine::tree::{self, Miss, Root};
 use treering_engine::{ShardId, TreeId};
 
-use super::apply::{Notes, apply};
+use super::apply::{Applied, Notes, apply};
 use super::messages::{Action, Request, ShardMessage};
 use super::state::{ReadyRequest, Shard, Starved};
 use super::store::TipStore;
@@ -67,6 +67,13 @@ impl Actor for Shard {
                 self.shortage = shortage;
                 self.starved = Starved::No;
             }
+            ShardMessage::Extents { job, result } => self.extents_came(job, result, outbox),
+            ShardMessage::Transferred {
+                job,
+                piece,
+                result,
+                buffer,
+            } => self.transferred(job, piece, result, buffer, outbox),
             ShardMessage::FramesFreed => {
                 self.pressure_sent = false;
                 self.starved = Starved::No;
@@ -182,15 +189,7 @@ impl Shard {
                 break;
             };
             if request.key().is_some() {
-                self.run_single(
-                    ReadyRequest {
-                        request,
-                        held: Vec::new(),
-                    },
-                    false,
-                    guard,
-                    outbox,
-                );
+                self.run_single(ReadyRequest::new(request), false, guard, outbox);
                 continue;
             }
             if self.parked.count > 0 || self.is_ahead() {
@@ -239,18 +238,22 @@ impl Shard {
     /// Runs a request that names one key, or parks it. `in_turn` says that nobody else's turn for the key comes
     /// before it.
     fn run_single(&mut self, ready: ReadyRequest, in_turn: bool, guard: &Guard, outbox: &mut Outbox) {
-        let ReadyRequest { mut request, held } = ready;
-        if !in_turn && self.queue_behind_parked(&mut request) {
+        let mut ready = ready;
+        if !in_turn && self.queue_behind_parked(&mut ready.request) {
             return;
         }
-        let tree = request.tree;
-        let Some(key) = request.key() else {
+        let tree = ready.request.tree;
+        let Some(key) = ready.request.key() else {
             unreachable!("requests for several keys are run by their own code")
         };
         let place = match self.locate(tree, key, guard) {
             Place::Here(place) => place,
             Place::Elsewhere(owner) => {
+                let ReadyRequest {
+                    request, held, large, ..
+                } = ready;
                 self.finish(&request, held);
+                self.discard_large(large);
                 outbox.shards.push((owner, ShardMessage::Request(request)));
                 return;
             }
@@ -258,32 +261,41 @@ impl Shard {
                 let error = Error::TreeNotFound {
                     name: format!("#{}", tree.0),
                 };
-                self.refuse(request, held, error);
+                self.refuse(ready, error);
                 return;
             }
         };
         let height = self.height(place);
-        let creates_nodes = !matches!(request.action, Action::Get { .. });
+        let creates_nodes = !matches!(ready.request.action, Action::Get { .. });
         let nodes = tree::reserve_for(height);
         let mut from_reserve = false;
         if creates_nodes && !self.supply_for(nodes, outbox) {
             match self.shortage.clone() {
-                Some(_) if self.supply_removal(&request, nodes) => from_reserve = true,
-                Some(error) => return self.refuse(request, held, error),
+                Some(_) if self.supply_removal(&ready.request, nodes) => from_reserve = true,
+                Some(error) => return self.refuse(ready, error),
                 None => {
                     self.parked.count += 1;
-                    self.ready.push_front(ReadyRequest { request, held });
+                    self.ready.push_front(ready);
                     return;
                 }
             }
         }
         let applied = self.change_tip(place, guard, |store, root, notes| {
-            apply(store, root, &mut request, notes)
+            apply(store, root, &mut ready.request, ready.large.as_ref(), notes)
         });
         match applied {
-            Err(miss) => self.park(ReadyRequest { request, held }, miss, outbox),
+            Err(miss) => self.park(ready, miss, outbox),
             Ok(None) => {}
-            Ok(Some(result)) => {
+            Ok(Some(Applied::Needs(descriptor))) => {
+                ready.large = None;
+                self.read_large(ready, descriptor, outbox);
+            }
+            Ok(Some(Applied::Made { old, new })) => {
+                ready.large = None;
+                self.write_large(ready, old, new, outbox);
+            }
+            Ok(Some(Applied::Done(result))) => {
+                let ReadyRequest { request, held, .. } = ready;
                 self.open.operations += 1;
                 self.open.sync |= request.durability == Durability::Sync;
                 self.finish(&request, held);
@@ -322,9 +334,9 @@ impl Shard {
             // One that is refused may make the next for its key ready.
             if let Some(ready) = self.ready.pop_front() {
                 self.parked.count -= 1;
-                self.refuse(ready.request, ready.held, error.clone());
+                self.refuse(ready, error.clone());
             } else if let Some(request) = self.incoming.pop_front() {
-                self.refuse(request, Vec::new(), error.clone());
+                self.refuse(ReadyRequest::new(request), error.clone());
             } else {
                 return;
             }
@@ -355,17 +367,14 @@ impl Shard {
     }
 
     /// Answers a request that can't be run, after everything that was applied before it.
-    pub(super) fn refuse(
-        &mut self,
-        request: Request,
-        held: Vec<treering_engine::memory::FrameId>,
-        error: Error,
-    ) {
+    pub(super) fn refuse(&mut self, ready: ReadyRequest, error: Error) {
+        let ReadyRequest { request, held, large } = ready;
         self.finish(&request, held);
         self.open.operations += 1;
         self.open.sync |= request.durability == Durability::Sync;
+        self.discard_large(large);
         if let Some(descriptor) = request.action.blob() {
-            let extents = crate::client::blob_extents(descriptor).map(|retired| retired.extent);
+            let extents = crate::blob::blob_extents(descriptor).map(|retired| retired.extent);
             self.open.extents_unused.extend(extents);
         }
         self.open.resolutions.push(Resolution {

@@ -12,7 +12,7 @@ use treering_engine::page;
 use treering_engine::tree::{Located, Miss, NodeStore, ReadNodes};
 use treering_engine::{Extent, PageId, PageRef, Retired, Seq, Stamp};
 
-use crate::client::blob_extents;
+use crate::blob::blob_extents;
 
 /// Ids and frames for nodes to come.
 #[derive(Debug, Default)]

@@ -6,7 +6,8 @@ use treering_engine::memory::FrameId;
 use treering_engine::tree::{self, Miss, ReadNodes};
 use treering_engine::{PageId, PageRef, page};
 
-use crate::client::{Db, blob_extents};
+use crate::blob::blob_extents;
+use crate::client::Db;
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
 use crate::shared::{Version, unhold, with_guard};

@@ -102,18 +102,18 @@ impl Session for Tree {
     }
 
     fn send_put(&self, key: &[u8], value: &[u8]) -> Result<Pending, TargetError> {
-        Ok(Pending::Done(Tree::send_put(self, key, value)?))
+        Ok(Pending(Tree::send_put(self, key, value)?))
     }
 
     fn send_update<F>(&self, key: &[u8], change: F) -> Result<Pending, TargetError>
     where
         F: FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send + 'static,
     {
-        Ok(Pending::Applied(Tree::send_update(self, key, change)?))
+        Ok(Pending(Tree::send_update(self, key, change)?))
     }
 
     fn send_batch(&self, records: Vec<(Vec<u8>, Vec<u8>)>) -> Result<Pending, TargetError> {
-        Ok(Pending::Done(Tree::send_batch(self, records)?))
+        Ok(Pending(Tree::send_batch(self, records)?))
     }
 
     fn get<R>(&self, key: &[u8], look: impl FnOnce(Option<&[u8]>) -> R) -> Result<R, TargetError> {
@@ -156,28 +156,14 @@ impl Session for Tree {
 
 /// A ticket of a write.
 #[derive(Debug)]
-pub enum Pending {
-    /// Of a put or a batch.
-    Done(Ticket<()>),
-    /// Of an update, which says whether it could be carried out.
-    Applied(Ticket<bool>),
-}
+pub struct Pending(Ticket<()>);
 
 impl Future for Pending {
     type Output = Result<(), TargetError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Pending::Done(ticket) => Pin::new(ticket).poll(context).map(|done| Ok(done?)),
-            Pending::Applied(ticket) => Pin::new(ticket).poll(context).map(|applied| match applied? {
-                true => Ok(()),
-                false => Err(TargetError {
-                    message: "values beyond a quarter of a page can't be updated by ticket: use --depth 1"
-                        .into(),
-                    is_final: false,
-                }),
-            }),
-        }
+        let Pending(ticket) = self.get_mut();
+        Pin::new(ticket).poll(context).map(|done| Ok(done?))
     }
 }
 
