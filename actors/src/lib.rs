@@ -53,7 +53,7 @@ mod value;
 pub use client::{Backup, Batch, Change, Client, Db, Diff, KeyBounds, Range, Snapshot, Tree};
 pub use error::{Error, Result};
 pub use options::{Durability, IoBackend, Options, Retention};
-pub use stats::Stats;
+pub use stats::{Figure, FigureKind, Histogram, Stats};
 pub use ticket::Ticket;
 pub use value::Value;
 

@@ -230,9 +230,11 @@ impl Db {
         self.inner.backup_to(&version, directory.as_ref())
     }
 
-    /// Counters and gauges.
+    /// Counters and gauges. Disturbs nobody; costs microseconds, and more the more threads read.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        // In an idle database nobody else tells the flusher that a version died.
+        self.inner.runtime.flusher.sleeper.wake();
         Stats::gather(&self.inner.runtime)
     }
 

@@ -14,7 +14,7 @@ use super::held::Held;
 use super::node_view::NodeView;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
-use crate::shared::{Version, with_guard};
+use crate::shared::{Version, with_guard, with_reader};
 use crate::value::Value;
 
 /// Values of up to this length are copied to the stack by [`Inner::get_with`], bytes: what 4 KiB pages hold in their
@@ -75,16 +75,18 @@ impl Inner {
     ) -> Result<R> {
         let shared = &self.runtime.shared;
         shared.status.check_read()?;
-        let missed = with_guard(&shared.memory, |guard| {
+        let missed = with_reader(&shared.memory, |guard, reader| {
             let version = shared.current.load(guard);
             let view = NodeView(shared.memory.view(guard));
             // Whoever has to wait counts the version first: unpinned, it could die (rule R3).
-            look(version, view).map_err(|_| shared.current.hold(guard))
+            look(version, view)
+                .inspect(|_| reader.add_hits(1))
+                .map_err(|_| shared.current.hold(guard))
         });
         match missed {
             Ok(found) => Ok(found),
             // A later version may have been counted than was looked at: so the miss is found anew.
-            Err(version) => self.read_version(&version, look),
+            Err(version) => self.read_version_after(&version, true, look),
         }
     }
 
@@ -92,18 +94,31 @@ impl Inner {
     pub(super) fn read_version<R>(
         &self,
         version: &Version,
+        look: impl FnMut(&Version, NodeView<'_>) -> std::result::Result<R, Miss>,
+    ) -> Result<R> {
+        self.read_version_after(version, false, look)
+    }
+
+    /// `missed`: something was missing before, so that this can't be a hit any more.
+    fn read_version_after<R>(
+        &self,
+        version: &Version,
+        mut missed: bool,
         mut look: impl FnMut(&Version, NodeView<'_>) -> std::result::Result<R, Miss>,
     ) -> Result<R> {
         let shared = &self.runtime.shared;
         // Only kept, never looked at: its end gives the holds back.
         let mut _held = Held::new(self);
         loop {
-            let looked = with_guard(&shared.memory, |guard| {
-                look(version, NodeView(shared.memory.view(guard)))
+            let looked = with_reader(&shared.memory, |guard, reader| {
+                let found = look(version, NodeView(shared.memory.view(guard)))?;
+                reader.add_hits(u64::from(!missed));
+                Ok(found)
             });
             match looked {
                 Ok(found) => return Ok(found),
                 Err(Miss(reference)) => {
+                    missed = true;
                     // Nothing is held while a page is waited for: many readers that each kept one could hold all
                     // frames, and wait for each other.
                     _held = Held::new(self);
@@ -237,12 +252,14 @@ impl Inner {
         let mut open: Vec<usize> = (0..keys.len()).collect();
         let mut blobs: Vec<(usize, Vec<u8>)> = Vec::new();
         let mut held = Held::new(self);
+        let mut first_round = true;
         while !open.is_empty() {
             let mut missing: Vec<PageRef> = Vec::new();
             let mut again: Vec<usize> = Vec::new();
             // One pin for a bounded number of descents.
             for chunk in open.chunks(64) {
-                with_guard(&shared.memory, |guard| {
+                with_reader(&shared.memory, |guard, reader| {
+                    let missing_before = missing.len();
                     let view = NodeView(shared.memory.view(guard));
                     let mut parts: Vec<(usize, &[u8])> =
                         chunk.iter().map(|&index| (index, keys[index].as_ref())).collect();
@@ -268,8 +285,12 @@ impl Inner {
                             }
                         }
                     }
+                    if first_round {
+                        reader.add_hits((chunk.len() - (missing.len() - missing_before)) as u64);
+                    }
                 });
             }
+            first_round = false;
             missing.sort_unstable_by_key(|reference| reference.id);
             missing.dedup();
             // The rest is found missing again in the next round.

@@ -114,7 +114,12 @@ impl Actor for Flusher {
         counters.set(Counter::FilePages, u64::from(self.space.file_pages()));
         counters.set(Counter::LiveVersions, self.waiting.live_versions() as u64);
         counters.set(Counter::OldestLiveSeq, self.oldest_live().map_or(0, |seq| seq.0));
+        counters.set(
+            Counter::OldestRetainedPages,
+            self.waiting.versions().next().map_or(0, |oldest| oldest.1),
+        );
         counters.set(Counter::DirtyPages, self.dirty_pages);
+        counters.set(Counter::FramesEvicting, self.evicting.len() as u64);
     }
 
     fn deadline(&self, now: Nanos) -> Option<Nanos> {

@@ -43,6 +43,8 @@ impl Actor for Pager {
             self.in_flight.insert(operation.token, purpose);
             outbox.operations.push(operation);
         }
+        let counters = &self.shared.counters;
+        counters.set(Counter::FramesLoading, self.reading.len() as u64);
         let memory = &self.shared.memory;
         // In memory nothing can be evicted, however low it is.
         let low = !self.shared.settings.in_memory

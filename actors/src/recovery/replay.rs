@@ -359,7 +359,8 @@ struct Replayer<'r> {
 
 impl Replayer<'_> {
     fn take(&mut self, record: &Record<'_>) {
-        self.replayed += 1;
+        // Not the marks of where batches end.
+        self.replayed += u64::from(record.tree().is_some());
         match *record {
             Record::Put { tree, key, value } => self.slice.push(tree, key, value, Kind::Put),
             Record::PutBlob {

@@ -111,6 +111,11 @@ impl<A: Actor> Seat<A> {
         self.lane.1.len()
     }
 
+    /// Messages of all that wait.
+    pub fn messages_length(&self) -> u64 {
+        (self.lane.1.len() + self.requests.1.len()) as u64
+    }
+
     /// Requests of clients that wait.
     pub fn requests_length(&self) -> usize {
         self.requests.1.len()

@@ -121,7 +121,8 @@ impl Shard {
             .push(FlusherMessage::ExtentRequest { pages, waiter });
     }
 
-    fn begin_job(&mut self, ready: ReadyRequest, stage: Stage, pieces: Pieces) -> u64 {
+    fn begin_job(&mut self, mut ready: ReadyRequest, stage: Stage, pieces: Pieces) -> u64 {
+        ready.missed = true;
         self.keep_place(&ready.request);
         self.shared.counters.add(Counter::Parked, 1);
         self.large.next += 1;

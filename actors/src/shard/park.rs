@@ -35,7 +35,8 @@ impl Shard {
     }
 
     /// Asks for the page that a request needs and puts the request aside until it is there.
-    pub(super) fn park(&mut self, ready: ReadyRequest, miss: Miss, outbox: &mut Outbox) {
+    pub(super) fn park(&mut self, mut ready: ReadyRequest, miss: Miss, outbox: &mut Outbox) {
+        ready.missed = true;
         let reference = miss.0;
         self.keep_place(&ready.request);
         self.shared.counters.add(Counter::Parked, 1);

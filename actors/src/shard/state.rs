@@ -50,6 +50,8 @@ pub(super) struct ReadyRequest {
     pub held: Vec<FrameId>,
     /// The large value that it needed.
     pub large: Option<Large>,
+    /// Whether something that it needed was not in memory.
+    pub missed: bool,
 }
 
 impl ReadyRequest {
@@ -58,6 +60,7 @@ impl ReadyRequest {
             request,
             held: Vec::new(),
             large: None,
+            missed: false,
         }
     }
 }
@@ -124,6 +127,8 @@ pub(crate) struct Shard {
     /// Frozen batches that are not published yet, and bytes of their records.
     pub(super) unpublished: u32,
     pub(super) unpublished_bytes: usize,
+    /// Requests of this step that found all they needed in memory.
+    pub(super) hits: u64,
     pub(super) tip_epoch: u64,
     pub(super) next_stamp: u64,
     pub(super) starved: Starved,
@@ -173,6 +178,7 @@ impl Shard {
             exclusive: None,
             unpublished: 0,
             unpublished_bytes: 0,
+            hits: 0,
             tip_epoch: 0,
             next_stamp: first_stamp.0 + u64::from(id.0),
             starved: Starved::No,

@@ -20,7 +20,7 @@ use crate::commit::{Batch, CommitMessage};
 use crate::error::Error;
 use crate::flusher::FlusherMessage;
 use crate::options::Durability;
-use crate::shared::with_guard;
+use crate::shared::{Counter, with_guard};
 use crate::ticket::Resolution;
 
 /// Requests that are looked up side by side before they run, and the number from which that pays.
@@ -89,6 +89,8 @@ impl Actor for Shard {
     fn end_batch(&mut self, _now: Nanos, outbox: &mut Outbox) {
         let shared = std::sync::Arc::clone(&self.shared);
         with_guard(&shared.memory, |guard| self.run(guard, outbox));
+        let hits = std::mem::take(&mut self.hits);
+        shared.counters.add(Counter::ShardHits, hits);
         if self.should_freeze() {
             self.freeze(outbox);
         }
@@ -295,7 +297,13 @@ impl Shard {
                 self.write_large(ready, old, new, outbox);
             }
             Ok(Some(Applied::Done(result))) => {
-                let ReadyRequest { request, held, .. } = ready;
+                let ReadyRequest {
+                    request,
+                    held,
+                    missed,
+                    ..
+                } = ready;
+                self.hits += u64::from(!missed);
                 self.open.operations += 1;
                 self.open.sync |= request.durability == Durability::Sync;
                 self.finish(&request, held);
@@ -368,7 +376,9 @@ impl Shard {
 
     /// Answers a request that can't be run, after everything that was applied before it.
     pub(super) fn refuse(&mut self, ready: ReadyRequest, error: Error) {
-        let ReadyRequest { request, held, large } = ready;
+        let ReadyRequest {
+            request, held, large, ..
+        } = ready;
         self.finish(&request, held);
         self.open.operations += 1;
         self.open.sync |= request.durability == Durability::Sync;

@@ -9,6 +9,8 @@ use hdrhistogram::Histogram;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub(crate) enum Counter {
+    /// Requests that found all they needed in memory; readers count theirs by thread.
+    ShardHits,
     Misses,
     Evictions,
     Flushes,
@@ -22,6 +24,10 @@ pub(crate) enum Counter {
     CommittedOperations,
     Checkpoints,
     Parked,
+    /// Commits of transactions that were refused because of another's.
+    Conflicts,
+    /// Transactions that were run again for that.
+    Retries,
     RecordsReplayed,
     RecoveryNanos,
     FreePages,
@@ -29,13 +35,16 @@ pub(crate) enum Counter {
     FilePages,
     LiveVersions,
     OldestLiveSeq,
+    OldestRetainedPages,
     CheckpointSeq,
     CheckpointAtNanos,
     LogLengthBytes,
     DirtyPages,
+    FramesLoading,
+    FramesEvicting,
 }
 
-const COUNTERS: usize = Counter::DirtyPages as usize + 1;
+const COUNTERS: usize = Counter::FramesEvicting as usize + 1;
 
 /// One cell a cache line: two threads that count different things don't disturb each other.
 #[derive(Debug, Default)]
@@ -82,8 +91,8 @@ impl GroupSizes {
         self.lock().saturating_record(operations);
     }
 
-    pub fn snapshot(&self) -> Histogram<u64> {
-        self.lock().clone()
+    pub fn snapshot(&self) -> crate::stats::Histogram {
+        crate::stats::Histogram(self.lock().clone())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Histogram<u64>> {

@@ -9,7 +9,7 @@ mod status;
 mod version;
 
 pub(crate) use counters::{Counter, Counters, GroupSizes};
-pub(crate) use participants::{collect, unhold, with_guard};
+pub(crate) use participants::{collect, unhold, with_guard, with_reader};
 pub(crate) use status::Status;
 pub(crate) use version::{DeadVersions, Version};
 

@@ -32,6 +32,14 @@ pub(crate) fn unhold(memory: &Memory, frame: FrameId) {
     });
 }
 
+/// As [`with_guard`], for reading: `work` says how many lookups found what they needed in memory, with
+/// [`Participant::add_hits`].
+pub(crate) fn with_reader<R>(memory: &Memory, work: impl FnOnce(&Guard, &Participant) -> R) -> R {
+    let (guard, participant) =
+        with_participant(memory, |participant| (participant.pin(), Rc::clone(participant)));
+    work(&guard, &participant)
+}
+
 /// Runs what has become due of the deferred functions. Does nothing while this thread is pinned, since it would
 /// hold the epoch back itself.
 pub(crate) fn collect(memory: &Memory) {

@@ -33,6 +33,7 @@ mod occupancy;
 mod participant;
 mod pool;
 mod residency;
+mod tally;
 mod view;
 mod word;
 
@@ -50,6 +51,8 @@ use crossbeam_epoch::{Collector, Guard};
 use occupancy::Occupancy;
 use residency::{BUCKET_SLOTS, Bucket, buckets_for};
 use std::io;
+use std::sync::Arc;
+use tally::Tallies;
 use word::FRAMES_MAX;
 
 /// Index of a frame in the arena.
@@ -91,6 +94,7 @@ pub struct Memory {
     arena: Mapping,
     page_bytes: usize,
     collector: Collector,
+    hits: Arc<Tallies>,
 }
 
 impl Memory {
@@ -117,6 +121,7 @@ impl Memory {
             arena: Mapping::new(bytes).map_err(refused)?,
             page_bytes,
             collector: Collector::new(),
+            hits: Arc::default(),
         })
     }
 
@@ -143,7 +148,13 @@ impl Memory {
     /// Makes the calling thread a participant in the epoch.
     #[must_use]
     pub fn participant(&self) -> Participant {
-        Participant::new(self.collector.register())
+        Participant::new(self.collector.register(), &self.hits)
+    }
+
+    /// What all participants have counted with [`Participant::add_hits`]. O(threads).
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.sum()
     }
 
     /// First byte of a frame, aligned to the page size. See the obligations above.

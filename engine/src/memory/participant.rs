@@ -1,7 +1,9 @@
 //! A thread's membership in the epoch.
 
+use super::tally::{Tallies, Tally};
 use crossbeam_epoch::{Guard, LocalHandle};
 use std::fmt;
+use std::sync::Arc;
 
 /// How often a collection pins anew: an epoch has to advance twice before what was deferred in it runs, and
 /// two more rounds are for the bags that one round leaves.
@@ -11,11 +13,23 @@ const COLLECT_ROUNDS: usize = 4;
 /// back has one; it can't be sent to another.
 pub struct Participant {
     handle: LocalHandle,
+    hits: Arc<Tally>,
+    tallies: Arc<Tallies>,
 }
 
 impl Participant {
-    pub(super) fn new(handle: LocalHandle) -> Participant {
-        Participant { handle }
+    pub(super) fn new(handle: LocalHandle, tallies: &Arc<Tallies>) -> Participant {
+        Participant {
+            handle,
+            hits: tallies.open(),
+            tallies: Arc::clone(tallies),
+        }
+    }
+
+    /// Counts lookups that found what they needed in memory. Writes to no cache line that other threads write.
+    #[inline]
+    pub fn add_hits(&self, count: u64) {
+        self.hits.add(count);
     }
 
     /// Pins the epoch: what is reachable now stays in place until the guard is dropped. For one descent only,
@@ -41,6 +55,12 @@ impl Participant {
         for _ in 0..COLLECT_ROUNDS {
             self.handle.pin().flush();
         }
+    }
+}
+
+impl Drop for Participant {
+    fn drop(&mut self) {
+        self.tallies.end(&self.hits);
     }
 }
 

@@ -70,7 +70,7 @@ impl Target for Db {
     fn stats(&self) -> Map<String, Value> {
         let stats = Db::stats(self);
         fields!(
-            stats: misses, evictions, flushes, background_flushes, pages_read, pages_written, log_groups, log_bytes,
+            stats: hits, misses, evictions, flushes, background_flushes, pages_read, pages_written, log_groups, log_bytes,
             syncs, commit_groups, committed_operations, commits_per_group_p50, commits_per_group_max, parked,
             checkpoints, checkpoint_seq, checkpoint_age_nanos, log_length_bytes, published_seq, live_versions,
             oldest_live_seq, retained_pages, file_pages, free_pages, dirty_pages, frames, frames_free,
