@@ -21,6 +21,8 @@ const ALIGNMENT: NonZeroUsize = NonZeroUsize::new(BLOCK_BYTES).expect("not zero"
 pub struct AlignedBuffer {
     start: NonNull<u8>,
     len: usize,
+    /// Bytes that were allocated, all of them initialised; at least `len`.
+    capacity: usize,
 }
 
 impl AlignedBuffer {
@@ -36,12 +38,17 @@ impl AlignedBuffer {
             return Self {
                 start: NonNull::without_provenance(ALIGNMENT),
                 len,
+                capacity: len,
             };
         }
         // SAFETY: the layout's size is `len`, which is not zero.
         let memory = unsafe { alloc_zeroed(layout) };
         match NonNull::new(memory) {
-            Some(start) => Self { start, len },
+            Some(start) => Self {
+                start,
+                len,
+                capacity: len,
+            },
             None => handle_alloc_error(layout),
         }
     }
@@ -54,6 +61,17 @@ impl AlignedBuffer {
         buffer
     }
 
+    /// From now on the buffer is its first `len` bytes, which hold what they held before: so one buffer serves
+    /// transfers of different lengths, without being allocated and zeroed for each.
+    ///
+    /// # Panics
+    ///
+    /// If it was made with fewer bytes.
+    pub fn set_len(&mut self, len: usize) {
+        assert!(len <= self.capacity, "longer than what was allocated");
+        self.len = len;
+    }
+
     fn layout(len: usize) -> Layout {
         Layout::from_size_align(len, BLOCK_BYTES).expect("buffer length exceeds the address space")
     }
@@ -63,7 +81,7 @@ impl Deref for AlignedBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start` was allocated with `len` initialised bytes (or is dangling and aligned with
+        // SAFETY: `start` was allocated with at least `len` initialised bytes (or is dangling and aligned with
         // `len` 0), lives as long as `self`, and only `deref_mut`, which needs `&mut self`, writes to it.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
@@ -78,9 +96,9 @@ impl DerefMut for AlignedBuffer {
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
-        if self.len > 0 {
+        if self.capacity > 0 {
             // SAFETY: allocated in `zeroed` with this same layout, and dropped only once.
-            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.len)) }
+            unsafe { dealloc(self.start.as_ptr(), Self::layout(self.capacity)) }
         }
     }
 }
@@ -238,6 +256,23 @@ mod tests {
             buffer.fill(7);
             assert!(buffer.iter().all(|byte| *byte == 7));
         }
+    }
+
+    #[test]
+    fn a_shorter_length_keeps_the_bytes() {
+        let mut buffer = AlignedBuffer::copy_of(b"0123456789");
+        buffer.set_len(4);
+        assert_eq!(&buffer[..], b"0123");
+        buffer.set_len(10);
+        assert_eq!(&buffer[..], b"0123456789");
+        buffer.set_len(0);
+        assert!(buffer.is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "longer than what was allocated")]
+    fn a_buffer_cant_outgrow_its_memory() {
+        AlignedBuffer::zeroed(512).set_len(513);
     }
 
     #[test]

@@ -67,6 +67,12 @@ pub(crate) enum PagerMessage {
         frame: FrameId,
     },
     Transfer(Transfer),
+    /// From a shard during recovery: pages that it will need, ascending by id, in the place of those that it named
+    /// before. They must stay what they are until they are read, or replaced by a later list.
+    ReadAhead {
+        shard: ShardId,
+        references: Vec<PageRef>,
+    },
     /// From the device.
     Completed(Completion),
     /// From the flusher: frames became free.

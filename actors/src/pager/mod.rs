@@ -5,6 +5,7 @@
 //!   only after its checksum, id, birth and kind were verified (rule R6). Shards, read-ahead and readers of many pages
 //!   ask by message ([`PagerMessage::Fetch`]); a reader of one page reads it in its own thread, between two short
 //!   visits here ([`Pager::begin`], [`Pager::finish`]).
+//! - [`PagerMessage::ReadAhead`]: bring many pages that recovery will need, neighbours together (`ahead.rs`).
 //! - [`PagerMessage::WritePage`]: write a frozen page from its frame, for the flusher.
 //! - [`PagerMessage::Transfer`]: reads, writes and syncs with buffers of their own: superblocks, checkpoint
 //!   images, blobs.
@@ -15,12 +16,13 @@
 //!
 //! # Guarantees
 //! - A page that was fetched is held once for each waiter until the waiter gives the hold back (rule R10).
-//! - At most [`IN_FLIGHT_MAX`] operations are with the device, reads first; beside them each client's thread has at most
-//!   one read of its own under way.
+//! - At most [`IN_FLIGHT_MAX`] operations are with the device, reads first, read-ahead last; beside them each client's
+//!   thread has at most one read of its own under way.
 //! - Every request is answered exactly once, also when the device fails. A sync that fails poisons the database.
 //!
 //! Absent: eviction (the flusher's), retries, knowledge of trees and versions.
 
+mod ahead;
 mod messages;
 mod read;
 mod state;

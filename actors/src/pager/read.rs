@@ -167,7 +167,7 @@ impl Pager {
         Look::Loading(frame)
     }
 
-    fn note_reading(&mut self, reference: PageRef, frame: FrameId, waiters: Vec<Waiter>) {
+    pub(super) fn note_reading(&mut self, reference: PageRef, frame: FrameId, waiters: Vec<Waiter>) {
         self.shared.counters.add(Counter::Misses, 1);
         let reading = Reading {
             reference,

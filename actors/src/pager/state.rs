@@ -7,6 +7,7 @@ use treering_engine::memory::FrameId;
 use treering_engine::{PageId, PageRef};
 use treering_io::{File, Operation};
 
+use super::ahead::Ahead;
 use super::messages::{TransferReply, Waiter};
 use crate::shared::Shared;
 
@@ -22,7 +23,17 @@ pub(super) struct Reading {
 #[derive(Debug)]
 pub(super) enum Purpose {
     Read(PageId),
-    WritePage { id: PageId, frame: FrameId },
+    /// A page that was wanted ahead of need.
+    ReadAhead(PageId),
+    /// Pages that lie near each other, with the place of the first.
+    ReadRun {
+        start: PageId,
+        references: Vec<PageRef>,
+    },
+    WritePage {
+        id: PageId,
+        frame: FrameId,
+    },
     Transfer(TransferReply),
     Sync(TransferReply),
 }
@@ -40,6 +51,7 @@ pub(crate) struct Pager {
     /// have under way.
     pub(super) queued_reads: VecDeque<(Operation, Purpose)>,
     pub(super) queued_writes: VecDeque<(Operation, Purpose)>,
+    pub(super) ahead: Ahead,
     /// Fetches that wait for a frame.
     pub(super) starved: VecDeque<(PageRef, Waiter)>,
     pub(super) pressure_sent: bool,
@@ -58,6 +70,7 @@ impl Pager {
             next_token: 1,
             queued_reads: VecDeque::new(),
             queued_writes: VecDeque::new(),
+            ahead: Ahead::default(),
             starved: VecDeque::new(),
             pressure_sent: false,
             low_told: false,

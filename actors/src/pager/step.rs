@@ -23,6 +23,7 @@ impl Actor for Pager {
             PagerMessage::Fetch { reference, waiter } => self.fetch(reference, waiter, outbox),
             PagerMessage::WritePage { id, frame } => self.write_page(id, frame),
             PagerMessage::Transfer(transfer) => self.transfer(transfer),
+            PagerMessage::ReadAhead { shard, references } => self.ahead.replace(shard, references),
             PagerMessage::Completed(completion) => self.completed(completion, outbox),
             PagerMessage::FramesFreed => {
                 self.pressure_sent = false;
@@ -43,6 +44,7 @@ impl Actor for Pager {
             self.in_flight.insert(operation.token, purpose);
             outbox.operations.push(operation);
         }
+        self.read_ahead(outbox);
         let counters = &self.shared.counters;
         counters.set(Counter::FramesLoading, self.reading.len() as u64);
         let memory = &self.shared.memory;
@@ -124,6 +126,13 @@ impl Pager {
         }
         match purpose {
             Purpose::Read(id) => self.finish_read(id, completion.result, outbox),
+            Purpose::ReadAhead(id) => {
+                self.ahead.page_done();
+                self.finish_read(id, completion.result, outbox);
+            }
+            Purpose::ReadRun { start, references } => {
+                self.finish_run(start, &references, completion.result, completion.buffer, outbox);
+            }
             Purpose::WritePage { id, frame } => {
                 if completion.result.is_ok() {
                     self.shared.counters.add(Counter::PagesWritten, 1);
@@ -163,7 +172,7 @@ impl Pager {
         self.next_token
     }
 
-    fn offset(&self, id: PageId) -> u64 {
+    pub(super) fn offset(&self, id: PageId) -> u64 {
         u64::from(id.0) * self.shared.memory.page_bytes() as u64
     }
 }

@@ -4,16 +4,20 @@
 //! |---|---|
 //! | [`create`](create) | a new database, complete before it has its name |
 //! | [`load`](load) | superblocks and checkpoint image |
+//! | [`log`](log) | the log's files, for reading: its end, or corruption |
+//! | [`gather`](gather), [`records`](records) | what replay needs of the log; sorted |
 //! | [`replay`](replay) | the log after the checkpoint, through the shards |
 //!
 //! # Order (rules R16 to R19)
 //! 1. Superblocks, image: the last checkpoint.
-//! 2. The log is read once to find its end, or corruption, and the blobs that it names.
+//! 2. The log is read once to find its end, or corruption, and the blobs that it names. Its records are gathered on the
+//!    way, as many as have room.
 //! 3. The log's segments are synced; both superblocks get a higher generation, durably: only then may anything be
 //!    appended.
 //! 4. The actors start, with logging off. The extents of the blobs are reserved.
-//! 5. The log is read again, in slices: records are sorted by key (rayon), only the last of each key is applied, by
-//!    the shard that owns it. Creations and drops of trees are barriers between slices.
+//! 5. Trees are created and dropped as the log says. The records are sorted by key (rayon), only the last of each key is
+//!    applied, by the shard that owns it. What had no room is read again, gathered and applied in the same way, part by
+//!    part.
 //! 6. Logging goes on.
 
 #[expect(
@@ -22,7 +26,10 @@
     reason = "the id of a new database is random"
 )]
 mod create;
+mod gather;
 mod load;
+mod log;
+mod records;
 mod replay;
 
 use std::collections::BTreeMap;
@@ -43,6 +50,7 @@ use treering_io::{
 };
 
 pub(crate) use self::create::{Content, check_empty, create_with, random_id};
+pub(crate) use self::records::{Change, Kind, SortedRecords};
 use crate::commit::{Commit, CommitMessage, CommitStart};
 use crate::error::{Error, Result};
 use crate::flusher::{Flusher, FlusherMessage, FlusherStart, Named};
@@ -56,6 +64,10 @@ use crate::shared::{
 
 /// Stamps that are left out after a crash: those of batches that were under way and may have been written to pages.
 const STAMPS_SKIPPED: u64 = 1 << 20;
+/// Least bytes for records of the log that are gathered, sorted and applied at a time.
+const SLICE_BYTES_MIN: usize = 16 << 20;
+/// The share of the cache that they may take: beyond the least, frames are left unused for them.
+const SLICE_CACHE_SHARE: u64 = 4;
 /// Most record bytes of a batch, whatever a segment could hold: it is kept in memory several times.
 const BATCH_RECORD_BYTES_MAX: usize = 8 << 20;
 
@@ -153,8 +165,10 @@ fn open_files(
         .open(DATA_FILE, OpenMode::Existing)
         .map_err(|error| Error::io(format!("opening {DATA_FILE}"), error))?;
     let loaded = load::load(&*data, path, options)?;
-    let log = replay::Log::open(directory, &loaded.superblock)?;
-    let scanned = log.scan(&loaded.superblock)?;
+    let log = log::Log::open(directory, &loaded.superblock)?;
+    let slice_bytes =
+        (options.cache_bytes / SLICE_CACHE_SHARE).min(records::GATHERED_BYTES_MAX as u64) as usize;
+    let scanned = log.scan(&loaded.superblock, slice_bytes.max(SLICE_BYTES_MIN))?;
     let mut superblock = loaded.superblock;
     log.sync(&superblock, scanned.end.position)?;
     superblock.write_number += 1;
@@ -197,28 +211,21 @@ fn open_files(
         log_files: Some(log_files),
         superblock,
     };
-    let log_start = start.superblock.log_start;
     let backend = match options.io {
         IoBackend::Auto => BackendChoice::Auto,
         IoBackend::Uring => BackendChoice::Uring,
         IoBackend::Blocking => BackendChoice::Blocking,
     };
     let opened = run(start, options, backend, false, lock, sim)?;
-    if let Err(error) = replay_log(&opened.runtime, &log, checkpoint_seq, log_start, scanned) {
+    if let Err(error) = replay_log(&opened.runtime, &log, scanned) {
         opened.threads.stop(&opened.runtime);
         return Err(error);
     }
     Ok(opened)
 }
 
-fn replay_log(
-    runtime: &Arc<Runtime>,
-    log: &replay::Log,
-    checkpoint_seq: Seq,
-    log_start: LogPosition,
-    scanned: replay::Scanned,
-) -> Result<()> {
-    replay::replay(runtime, log, checkpoint_seq, log_start, scanned)?;
+fn replay_log(runtime: &Arc<Runtime>, log: &log::Log, scanned: log::Scanned) -> Result<()> {
+    replay::replay(runtime, log, scanned)?;
     runtime.send_commit(CommitMessage::GoLive);
     runtime.send_flusher(FlusherMessage::GoLive);
     runtime.shared.counters.set(Counter::RecoveryNanos, runtime.now());

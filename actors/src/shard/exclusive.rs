@@ -7,6 +7,7 @@ use treering_engine::{PageRef, TreeId};
 
 use super::apply::{Notes, apply_record};
 use super::messages::{Action, Request};
+use super::replay::ReplayJob;
 use super::state::{Exclusive, ExclusiveJob, Shard};
 use super::step::Place;
 use super::store::TipStore;
@@ -23,7 +24,7 @@ use crate::ticket::{Outcome, Resolution};
 const READ_AHEAD_KEYS: usize = 8;
 
 /// How one write of an exclusive request went.
-enum Progress {
+pub(super) enum Progress {
     Done,
     Ended,
     Missed(Miss),
@@ -51,7 +52,7 @@ impl Shard {
         self.open.sync |= durability == Durability::Sync;
         let job = match action {
             Action::Batch { records } => ExclusiveJob::Batch(records),
-            Action::Replay { records } => ExclusiveJob::Replay(records),
+            Action::Replay(part) => ExclusiveJob::Replay(ReplayJob::new(part)),
             _ => {
                 self.drop_tree(tree, reply, guard);
                 return;
@@ -77,14 +78,14 @@ impl Shard {
             return false;
         }
         loop {
-            let progress = match &exclusive.job {
+            let progress = match &mut exclusive.job {
                 ExclusiveJob::Batch(records) => match self.batch_limit(records) {
                     Some(error) => Progress::Failed(error),
                     None => self.run_record(records, &mut exclusive.next, guard, outbox),
                 },
-                ExclusiveJob::Replay(records) => {
+                ExclusiveJob::Replay(job) => {
                     if self.freeze_replayed(outbox) {
-                        self.run_record(records, &mut exclusive.next, guard, outbox)
+                        self.run_replayed(job, guard, outbox)
                     } else {
                         Progress::Starved
                     }
@@ -117,7 +118,12 @@ impl Shard {
                         reference,
                         waiter: Waiter::Shard(self.id),
                     });
-                    self.read_ahead(&exclusive, reference, guard, outbox);
+                    match &mut exclusive.job {
+                        ExclusiveJob::Batch(records) => {
+                            self.read_ahead(records, exclusive.next, reference, guard, outbox);
+                        }
+                        ExclusiveJob::Replay(job) => self.read_ahead_replayed(job, guard, outbox),
+                    }
                     self.exclusive = Some(exclusive);
                     return false;
                 }
@@ -130,10 +136,9 @@ impl Shard {
     }
 
     /// Asks for the pages that the next changes will need beside the one that is waited for: one read after the other
-    /// would make recovery as slow as the device's latency.
-    fn read_ahead(&self, exclusive: &Exclusive, missed: PageRef, guard: &Guard, outbox: &mut Outbox) {
-        let (ExclusiveJob::Batch(records) | ExclusiveJob::Replay(records)) = &exclusive.job;
-        let mut changes = RecordReader::resume(records, exclusive.next).map_while(|record| match record {
+    /// would make large batches as slow as the device's latency.
+    fn read_ahead(&self, records: &[u8], next: usize, missed: PageRef, guard: &Guard, outbox: &mut Outbox) {
+        let mut changes = RecordReader::resume(records, next).map_while(|record| match record {
             Ok(
                 Record::Put { tree, key, .. }
                 | Record::PutBlob { tree, key, .. }
@@ -266,7 +271,7 @@ impl Shard {
         progress
     }
 
-    fn run_part(
+    pub(super) fn run_part(
         &mut self,
         tree: TreeId,
         key: &[u8],

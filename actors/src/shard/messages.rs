@@ -6,6 +6,7 @@ use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageRef, TreeId};
 use treering_io::AlignedBuffer;
 
+use super::replay::ReplayPart;
 use super::update::UpdateFunction;
 use crate::blob::Piece;
 use crate::error::Error;
@@ -115,9 +116,7 @@ pub(crate) enum Action {
         records: Vec<u8>,
     },
     /// Records of the log, each key once, in order of (tree, key): only during recovery.
-    Replay {
-        records: Vec<u8>,
-    },
+    Replay(ReplayPart),
     /// Forget the tree; its pages are retired step by step.
     DropTree,
 }
@@ -200,7 +199,7 @@ impl Request {
             | Action::Get { key }
             | Action::Swap { key, .. }
             | Action::Update { key, .. } => Some(key),
-            Action::Batch { .. } | Action::Replay { .. } | Action::DropTree => None,
+            Action::Batch { .. } | Action::Replay(_) | Action::DropTree => None,
         }
     }
 }
@@ -214,7 +213,7 @@ impl fmt::Debug for Request {
             Action::Swap { .. } => "swap",
             Action::Update { .. } => "update",
             Action::Batch { .. } => "batch",
-            Action::Replay { .. } => "replay",
+            Action::Replay(_) => "replay",
             Action::DropTree => "drop tree",
         };
         f.debug_struct("Request")

@@ -32,6 +32,7 @@ mod large;
 mod messages;
 mod park;
 mod reclaim;
+mod replay;
 mod state;
 mod step;
 mod store;
@@ -39,6 +40,7 @@ mod tips;
 mod update;
 
 pub(crate) use messages::{Action, Condition, EmptyLists, Pair, Request, ShardMessage, Stored, ValueKind};
+pub(crate) use replay::ReplayPart;
 pub(crate) use state::Shard;
 pub(crate) use update::UpdateFunction;
 

@@ -8,6 +8,7 @@ use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
 use super::large::{Large, LargeJobs};
 use super::messages::{EmptyLists, Request};
+use super::replay::ReplayJob;
 use super::store::{OpenPages, Supply};
 use super::tips::Tips;
 use crate::error::Error;
@@ -97,7 +98,7 @@ pub(super) enum ExclusiveJob {
     /// All or nothing: these changes.
     Batch(Vec<u8>),
     /// These changes, which the log holds already.
-    Replay(Vec<u8>),
+    Replay(ReplayJob),
 }
 
 /// Why the shard can't go on, if it can't.
@@ -131,6 +132,8 @@ pub(crate) struct Shard {
     pub(super) hits: u64,
     pub(super) tip_epoch: u64,
     pub(super) next_stamp: u64,
+    /// Pages with stamps from this one on were created since the database was opened.
+    pub(super) first_stamp: Stamp,
     pub(super) starved: Starved,
     /// Why the flusher has no more ids or frames to give; operations that need some fail with it.
     pub(super) shortage: Option<Error>,
@@ -181,6 +184,7 @@ impl Shard {
             hits: 0,
             tip_epoch: 0,
             next_stamp: first_stamp.0 + u64::from(id.0),
+            first_stamp,
             starved: Starved::No,
             shortage: None,
             chunk_requested: false,

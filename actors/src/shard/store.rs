@@ -20,6 +20,11 @@ pub(crate) struct Supply {
     /// Descending, so that `pop` gives the lowest: neighbours in time become neighbours on disk.
     pub ids: Vec<PageId>,
     pub frames: Vec<FrameId>,
+    /// Whether there are no readers, so that the copy of a written page may take over its frame: during replay, whose
+    /// pages would otherwise take twice the memory.
+    pub takes_over: bool,
+    /// The page that the last copy took over, until it is retired.
+    taken_over: Option<Retired>,
 }
 
 impl Supply {
@@ -58,8 +63,9 @@ impl TipStore<'_> {
     }
 
     fn frame_bytes_mut(&mut self, frame: FrameId) -> &mut [u8] {
-        // SAFETY: only called for frames of the open batch. No published root reaches them, so no other thread
-        // reads their bytes, and `&mut self` excludes the other accessors of this store.
+        // SAFETY: only called for frames of the open batch. No published root reaches them (or, for one that was taken
+        // over, there are no readers yet), so no other thread reads their bytes, and `&mut self` excludes the other
+        // accessors of this store.
         unsafe { std::slice::from_raw_parts_mut(self.memory.frame_ptr(frame), self.memory.page_bytes()) }
     }
 
@@ -71,6 +77,26 @@ impl TipStore<'_> {
         };
         self.open.created.push(id);
         (id, frame)
+    }
+
+    /// Makes the copy of a written page in its own frame, if that is possible.
+    fn take_over(&mut self, old: Located) -> Option<Located> {
+        let frame = FrameId(old.frame);
+        if !self.supply.takes_over || !self.memory.reuse(old.reference.id, frame) {
+            return None;
+        }
+        let Some(id) = self.supply.ids.pop() else {
+            unreachable!("an operation created more nodes than tree::reserve_for promises")
+        };
+        self.open.created.push(id);
+        self.supply.taken_over = Some(Retired {
+            extent: Extent::single(old.reference.id),
+            born: page::born(self.frame_bytes(frame)),
+        });
+        let (stamp, born) = (self.open.stamp, self.open.born);
+        page::set_identity(self.frame_bytes_mut(frame), id, stamp, born);
+        self.memory.insert_resident(id, frame);
+        Some(self.located(id, frame))
     }
 
     fn located(&self, id: PageId, frame: FrameId) -> Located {
@@ -152,6 +178,9 @@ impl NodeStore for TipStore<'_> {
     }
 
     fn copy(&mut self, old: Located) -> Located {
+        if let Some(node) = self.take_over(old) {
+            return node;
+        }
         let (id, frame) = self.take();
         let (stamp, born) = (self.open.stamp, self.open.born);
         let node = self.located(id, frame);
@@ -165,6 +194,15 @@ impl NodeStore for TipStore<'_> {
 
     fn retire(&mut self, node: Located) {
         let id = node.reference.id;
+        if let Some(retired) = self
+            .supply
+            .taken_over
+            .take_if(|retired| retired.extent.start == id)
+        {
+            // Its frame holds the copy by now.
+            self.open.retired.push(retired);
+            return;
+        }
         if !self.is_open(node) {
             let born = page::born(self.bytes(node));
             self.open.retired.push(Retired {

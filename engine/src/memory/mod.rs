@@ -248,6 +248,14 @@ impl Memory {
         self.occupancy.table.remove(id)
     }
 
+    /// Takes a written page out of memory and leaves its frame to the caller, at once, as if it had come from the pool.
+    /// `false`, and nothing done, if the page is not written, held, just being written or evicted. No reader may look at
+    /// the page then, pinned or not: for recovery, before there are any.
+    #[must_use]
+    pub fn reuse(&self, id: PageId, frame: FrameId) -> bool {
+        self.occupancy.reuse(id, frame)
+    }
+
     /// Begins to evict the page of `frame`: until [`finish_evict`](Self::finish_evict) readers can still use and
     /// thereby rescue it. `false` if the frame has no resident page.
     #[must_use]

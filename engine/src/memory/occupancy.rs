@@ -85,6 +85,19 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> Occupancy<B, SLOTS>
         evicted
     }
 
+    pub(crate) fn reuse(&self, id: PageId, frame: FrameId) -> bool {
+        // The claim keeps an eviction of the same page out, and the word can't leave or change its frame meanwhile.
+        if self.frames.page(frame) != Some(id) || !self.frames.claim(frame) {
+            return false;
+        }
+        if self.table.remove(id) != Some(frame) {
+            self.frames.unclaim(frame);
+            return false;
+        }
+        self.frames.take(frame);
+        true
+    }
+
     pub(crate) fn allocate(&self, class: Class, count: usize, mut accept: impl FnMut(FrameId)) -> usize {
         self.pool.take(class, count, |frame| {
             self.frames.take(frame);

@@ -27,6 +27,12 @@ pub(crate) fn line(page: &[u8], offset: usize) {
     }
 }
 
+/// A record of usual size that starts here: its first lines.
+#[inline]
+pub fn record(bytes: &[u8]) {
+    range(bytes, 0..4 * LINE_BYTES);
+}
+
 /// What a search in a leaf reads first.
 #[inline]
 pub(crate) fn leaf_top(page: &[u8]) {

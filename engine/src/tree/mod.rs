@@ -9,6 +9,7 @@
 //! | `store` | what the tree asks of the place where its nodes live |
 //! | `read` | point lookups, one or many side by side |
 //! | `cursor`, `run` | ordered scans in both directions: where one is, and the entries that it hands out |
+//! | `ahead` | which nodes many keys will need that are not in memory |
 //! | `bulk` | a tree from ascending entries, bottom up |
 //! | `check` | everything that must hold, looked at |
 //! | `cut` | one tree made two, two made one |
@@ -26,6 +27,7 @@
 //!
 //! Absent: batches, versions, residency, blobs (a leaf may hold a descriptor, opaque here), I/O.
 
+mod ahead;
 mod ascend;
 mod bulk;
 mod check;
@@ -51,6 +53,7 @@ mod test_store;
 mod tests;
 mod write;
 
+pub use ahead::{Looked, missing};
 pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check, check_part};
 pub use cursor::{Bounds, Cursor};

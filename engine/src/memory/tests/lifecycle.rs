@@ -88,6 +88,41 @@ fn a_created_page_stays_until_it_is_written() {
 }
 
 #[test]
+fn only_a_written_page_that_nobody_holds_leaves_its_frame_at_once() {
+    let (memory, thread) = small();
+    let (id, frame) = (PageId(5), load(&memory, PageId(5)));
+    assert!(!memory.reuse(PageId(6), frame), "another page");
+    assert!(memory.hold(frame));
+    assert!(!memory.reuse(id, frame), "held");
+    memory.unhold(frame, || thread.pin());
+    memory.set_writing(frame);
+    assert!(!memory.reuse(id, frame), "being written");
+    memory.set_written(frame);
+    assert_eq!(
+        found(&memory, &thread, id),
+        Some(frame),
+        "refusals change nothing"
+    );
+    assert!(
+        memory.begin_evict(frame),
+        "an eviction that has begun is as good as a rescued page"
+    );
+    assert!(memory.reuse(id, frame));
+    assert!(!memory.finish_evict(frame));
+    assert_eq!(
+        (memory.state(id), found(&memory, &thread, id)),
+        (Residency::Absent, None)
+    );
+
+    let next = PageId(50);
+    memory.insert_resident(next, frame);
+    assert_eq!(found(&memory, &thread, next), Some(frame));
+    assert_eq!(memory.page_of(frame), Some(next));
+    assert!(!memory.is_written(frame));
+    assert!(!memory.reuse(next, frame), "not written");
+}
+
+#[test]
 fn a_written_page_that_is_written_again_stays_meanwhile() {
     let (memory, _thread) = small();
     let frame = load(&memory, PageId(3));

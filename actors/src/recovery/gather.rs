@@ -1,0 +1,129 @@
+//! Taking from log groups what replay needs: changes, creations and drops of trees.
+
+use std::collections::BTreeSet;
+
+use treering_engine::log::{Group, LogDefect, LogPosition, Record};
+use treering_engine::{Seq, TreeId};
+
+use super::records::{Gathered, Kind, SortedRecords};
+
+/// A change of the set of trees.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum TreeEvent {
+    Created { id: TreeId, name: String },
+    Dropped { id: TreeId },
+}
+
+/// What was gathered from consecutive groups, as much as has room.
+#[derive(Debug)]
+pub(super) struct Gatherer {
+    checkpoint_seq: Seq,
+    page_bytes: usize,
+    bytes_max: usize,
+    gathered: Gathered,
+    events: Vec<TreeEvent>,
+    /// Trees whose drop has been seen: ids aren't used again, so no record of them matters any more.
+    dropped: BTreeSet<TreeId>,
+    /// Blobs that the log has named so far.
+    blobs: usize,
+    /// Changes taken so far.
+    pub taken: u64,
+    /// Where the first group stands that had no room.
+    pub rest: Option<LogPosition>,
+}
+
+impl Gatherer {
+    /// Will gather batches behind `checkpoint_seq`, in at most about `bytes_max` bytes of memory.
+    pub fn new(checkpoint_seq: Seq, page_bytes: usize, bytes_max: usize) -> Gatherer {
+        Gatherer {
+            checkpoint_seq,
+            page_bytes,
+            bytes_max,
+            gathered: Gathered::new(page_bytes),
+            events: Vec::new(),
+            dropped: BTreeSet::new(),
+            blobs: 0,
+            taken: 0,
+            rest: None,
+        }
+    }
+
+    /// Bytes of memory that are in use.
+    pub fn bytes(&self) -> usize {
+        self.gathered.bytes()
+    }
+
+    /// Whether the group has room. The first one always has, however large it is.
+    pub fn has_room(&self, group: &Group<'_>) -> bool {
+        self.gathered.is_empty() || self.gathered.bytes() + 2 * group.record_bytes.len() <= self.bytes_max
+    }
+
+    /// Takes the group's records.
+    pub fn take(&mut self, group: &Group<'_>) -> Result<(), LogDefect> {
+        let mut skip = true;
+        let mut records = group.records();
+        loop {
+            let offset = records.offset();
+            let Some(record) = records.next() else {
+                return Ok(());
+            };
+            let taken = match record? {
+                Record::BatchBegin { seq, .. } => {
+                    skip = seq <= self.checkpoint_seq;
+                    Ok(())
+                }
+                record if !skip => self.take_record(&record),
+                _ => Ok(()),
+            };
+            taken.map_err(|reason| LogDefect { offset, reason })?;
+        }
+    }
+
+    fn take_record(&mut self, record: &Record<'_>) -> Result<(), &'static str> {
+        let taken = match *record {
+            Record::Put { tree, key, value } => self.gathered.push(tree, Kind::Put, key, value, 0),
+            Record::PutBlob {
+                tree,
+                key,
+                descriptor,
+            } => {
+                let blob = self.blobs;
+                self.blobs += 1;
+                self.gathered.push(tree, Kind::PutBlob, key, descriptor, blob)
+            }
+            Record::Delete { tree, key } => self.gathered.push(tree, Kind::Delete, key, &[], 0),
+            Record::TreeCreate { tree, name } => {
+                let name = name.to_owned();
+                self.events.push(TreeEvent::Created { id: tree, name });
+                Ok(())
+            }
+            Record::TreeDrop { tree } => {
+                self.events.push(TreeEvent::Dropped { id: tree });
+                self.dropped.insert(tree);
+                Ok(())
+            }
+            _ => return Ok(()),
+        };
+        self.taken += 1;
+        taken
+    }
+
+    /// The changes of the set of trees since the last call: they come before [`sorted`](Self::sorted).
+    pub fn events(&mut self) -> Vec<TreeEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What was gathered, sorted, without dropped trees and those that aren't `known`; there is room again. `None` if
+    /// that is nothing.
+    pub fn sorted(
+        &mut self,
+        superseded: &BTreeSet<usize>,
+        known: impl Fn(TreeId) -> bool,
+    ) -> Option<SortedRecords> {
+        if self.gathered.is_empty() {
+            return None;
+        }
+        let gathered = std::mem::replace(&mut self.gathered, Gathered::new(self.page_bytes));
+        Some(gathered.sort(superseded, |tree| known(tree) && !self.dropped.contains(&tree)))
+    }
+}
