@@ -168,12 +168,14 @@ pub enum Error {
     #[error("writes are refused since an earlier failure ({cause}); reopen the database")]
     Poisoned {
         /// The failure that poisoned the database.
+        #[source]
         cause: Arc<io::Error>,
     },
     /// The write was on its way to the log when that failed: it may or may not be there after reopening.
     #[error("the outcome of this write is unknown: {cause}")]
     OutcomeUnknown {
         /// The failure.
+        #[source]
         cause: Arc<io::Error>,
     },
     /// The database was closed.

@@ -58,6 +58,14 @@ fn hits_are_lookups_that_found_everything_in_memory() {
         let snapshot = db.client().snapshot();
         snapshot.get(&tree, keys[0]).expect("a read");
         assert_eq!(hits() - before, 1);
+        // Leaves of a scan, by either way of going through it.
+        let before = hits();
+        assert_eq!(tree.range(..).expect("a range").count(), 100);
+        let leaves = hits() - before;
+        tree.scan(.., |_, _| std::ops::ControlFlow::Continue(()))
+            .expect("a scan");
+        assert_eq!(hits() - before, 2 * leaves);
+        assert!((2..=100).contains(&leaves), "{leaves}");
         // Threads that are gone have counted all the same.
         let before = hits();
         std::thread::scope(|scope| {

@@ -18,7 +18,7 @@ use super::node_view::NodeView;
 use super::read::tree_of;
 use super::scan::{Scan, bring, partitions_within};
 use crate::error::Result;
-use crate::shared::{Version, with_guard};
+use crate::shared::{Version, with_reader};
 use crate::value::Value;
 
 /// The entries of a tree within bounds, in key order, all from one instant. Double-ended.
@@ -262,8 +262,9 @@ fn copy_next(
 ) -> Result<bool> {
     let memory = &inner.runtime.shared.memory;
     let mut held = Held::new(inner);
+    let mut missed = false;
     loop {
-        let step = with_guard(memory, |guard| -> std::result::Result<bool, Miss> {
+        let step = with_reader(memory, |guard, reader| -> std::result::Result<bool, Miss> {
             let view = NodeView(memory.view(guard));
             let Some(run) = cursor.find_run(&view, bounds)? else {
                 return Ok(false);
@@ -272,11 +273,15 @@ fn copy_next(
             let next = run.next.and_then(|next| view.node(next).ok());
             copied.fill(&run, page, next, carry);
             cursor.pass(&run, run.len());
+            reader.add_hits(u64::from(!missed));
             Ok(true)
         });
         match step {
             Ok(found) => return Ok(found),
-            Err(miss) => bring(inner, cursor, miss, &mut held)?,
+            Err(miss) => {
+                missed = true;
+                bring(inner, cursor, miss, &mut held)?;
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use super::held::{Held, HeldPage};
 use super::node_view::NodeView;
 use crate::error::Result;
 use crate::pager::{PagerMessage, Waiter};
-use crate::shared::with_guard;
+use crate::shared::{with_guard, with_reader};
 
 /// Leaves that are read ahead once a scan has missed one.
 const READ_AHEAD_LEAVES: usize = 16;
@@ -47,16 +47,19 @@ impl<'s> Scan<'s> {
         visit: &mut impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>> {
         let mut brought = Held::new(self.inner);
+        let mut missed = false;
         loop {
-            let (run, leaf) = match self.step(cursor) {
+            let (run, leaf) = match self.step(cursor, missed) {
                 Ok(Some(found)) => found,
                 Ok(None) => return Ok(ControlFlow::Continue(())),
                 Err(miss) => {
                     self.next = None;
                     bring(self.inner, cursor, miss, &mut brought)?;
+                    missed = true;
                     continue;
                 }
             };
+            missed = false;
             let next = self.next.as_ref().map(HeldPage::bytes);
             let mut flow = ControlFlow::Continue(());
             let mut failure = None;
@@ -83,10 +86,14 @@ impl<'s> Scan<'s> {
         }
     }
 
-    /// The next leaf with entries within the bounds, held.
-    fn step(&mut self, cursor: &mut Cursor) -> std::result::Result<Option<(Run, HeldPage<'s>)>, Miss> {
+    /// The next leaf with entries within the bounds, held. `missed`: it was not in memory when it was looked for before.
+    fn step(
+        &mut self,
+        cursor: &mut Cursor,
+        missed: bool,
+    ) -> std::result::Result<Option<(Run, HeldPage<'s>)>, Miss> {
         let memory = &self.inner.runtime.shared.memory;
-        with_guard(memory, |guard| {
+        with_reader(memory, |guard, reader| {
             let Some(run) = cursor.find_run(&NodeView(memory.view(guard)), self.bounds)? else {
                 return Ok(None);
             };
@@ -95,6 +102,7 @@ impl<'s> Scan<'s> {
                 None => HeldPage::new(memory, run.leaf, guard).ok_or(Miss(run.leaf))?,
             };
             self.next = run.next.and_then(|next| HeldPage::new(memory, next, guard));
+            reader.add_hits(u64::from(!missed));
             Ok(Some((run, leaf)))
         })
     }

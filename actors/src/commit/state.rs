@@ -110,6 +110,8 @@ pub(crate) struct Commit {
     /// The open log group.
     pub(super) builder: GroupBuilder,
     pub(super) gathered: VecDeque<Gathered>,
+    /// Since when something is gathered.
+    pub(super) gathering_since: Option<Nanos>,
     pub(super) pending: VecDeque<Pending>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) next_seq: Seq,
@@ -149,6 +151,7 @@ impl Commit {
             log_start: start.log_start,
             builder: GroupBuilder::new(start.log_id),
             gathered: VecDeque::new(),
+            gathering_since: None,
             pending: VecDeque::new(),
             in_flight: None,
             next_seq: start.next_seq,

@@ -75,13 +75,19 @@ impl Actor for Commit {
         }
         self.take_checkpoint_syncs();
         self.publish_ready(outbox);
-        while self.may_form_group() {
+        if !self.gathered.is_empty() {
+            self.gathering_since.get_or_insert(now);
+        }
+        while !self.waits_for_more(now) && self.may_form_group() {
             let gathered = self.gathered.len();
             self.form_group(now, outbox);
             self.publish_ready(outbox);
             if self.gathered.len() == gathered {
                 break;
             }
+        }
+        if self.gathered.is_empty() {
+            self.gathering_since = None;
         }
         self.write_log(now, outbox);
         self.prepare_segments(outbox);
@@ -106,7 +112,9 @@ impl Actor for Commit {
             return None;
         }
         let due = |since: Nanos| since.saturating_add(self.shared.settings.flush_interval_nanos);
-        self.unsynced_since.map(|since| due(since).saturating_sub(now))
+        let flush = self.unsynced_since.map(|since| due(since).saturating_sub(now));
+        let gathered = self.gathering_left(now).filter(|left| *left > 0);
+        flush.into_iter().chain(gathered).min()
     }
 }
 
@@ -137,6 +145,22 @@ impl Commit {
             checkpoint_syncs: tokens,
             reclaims: Vec::new(),
         });
+    }
+
+    /// How long what is gathered waits for more, if it does (an option, off by default): only the first of a group, and
+    /// only what is synced.
+    fn gathering_left(&self, now: Nanos) -> Option<Nanos> {
+        let delay = self.shared.settings.gather_delay_nanos;
+        if delay == 0 || !self.logging || !self.gathered.iter().any(Gathered::sync) {
+            return None;
+        }
+        let since = self.gathering_since?;
+        Some(since.saturating_add(delay).saturating_sub(now))
+    }
+
+    pub(super) fn waits_for_more(&self, now: Nanos) -> bool {
+        let bytes = || self.gathered.iter().map(record_bytes).sum::<usize>();
+        self.gathering_left(now).is_some_and(|left| left > 0) && bytes() < GATHERED_BYTES_MAX
     }
 
     fn may_form_group(&self) -> bool {

@@ -32,7 +32,8 @@ impl Commit {
             .is_some_and(|since| now >= since.saturating_add(self.shared.settings.flush_interval_nanos));
         let sync = waiting || due;
         // What is still gathered has no place behind the open group.
-        let full = self.builder.record_bytes() >= WRITE_BYTES || !self.gathered.is_empty();
+        let stuck = !self.gathered.is_empty() && !self.waits_for_more(now);
+        let full = self.builder.record_bytes() >= WRITE_BYTES || stuck;
         let write = !self.builder.is_empty() && (sync || full);
         if !write && (!sync || self.unsynced.is_empty()) {
             if sync {

@@ -39,7 +39,7 @@ use std::sync::Arc;
 use treering_engine::catalog::Directory as Catalog;
 use treering_engine::image::ImageSnapshot;
 use treering_engine::log::{LogPosition, SegmentLayout, SegmentSet};
-use treering_engine::memory::Memory;
+use treering_engine::memory::{Memory, MemoryError};
 use treering_engine::space::SpaceMap;
 use treering_engine::superblock::Superblock;
 use treering_engine::version::VersionCell;
@@ -298,8 +298,14 @@ fn run(
 ) -> Result<Opened> {
     let page_bytes = start.superblock.page_bytes as usize;
     let frames = (options.cache_bytes / page_bytes as u64) as usize;
-    let memory = Memory::new(frames, page_bytes).map_err(|error| Error::OutOfSpace {
-        what: format!("cache_bytes: {error}"),
+    let memory = Memory::new(frames, page_bytes).map_err(|error| match error {
+        MemoryError::Map { .. } => Error::OutOfSpace {
+            what: format!("cache_bytes: {error}"),
+        },
+        _ => Error::InvalidOption {
+            option: "cache_bytes",
+            reason: error.to_string(),
+        },
     })?;
     let dead = Arc::new(DeadVersions::default());
     let version = Arc::new(Version {
@@ -328,6 +334,8 @@ fn run(
             .min(BATCH_RECORD_BYTES_MAX),
         retention: options.retention,
         log_segment_bytes: start.superblock.segment_bytes,
+        // At most a second.
+        gather_delay_nanos: options.gather_delay.as_nanos() as u64,
         flush_interval_nanos: u64::try_from(options.flush_interval.as_nanos()).unwrap_or(u64::MAX),
     };
     let shared = Arc::new(Shared {

@@ -70,6 +70,8 @@ pub(crate) struct Settings {
     pub batch_record_bytes_max: usize,
     /// Longest time that a buffered write stays unsynced.
     pub flush_interval_nanos: u64,
+    /// How long the first synced commit of a group waits for others.
+    pub gather_delay_nanos: u64,
     /// Bytes of a log segment, for copies.
     pub log_segment_bytes: u64,
     /// For how long past versions are kept.

@@ -40,6 +40,8 @@ pub struct Profile {
     pub dirty_pages: usize,
     /// How long a Buffered write may stay unsynced, nanoseconds.
     pub flush_nanos: u64,
+    /// How long the first synced commit of a group waits for others, nanoseconds.
+    pub gather_nanos: u64,
     /// For how long past versions can be had.
     pub retention: Retention,
     /// How long operations of the disk take, nanoseconds.
@@ -82,6 +84,7 @@ impl Profile {
             delay_nanos: random
                 .pick(&[(1_000, 2_000), (20_000, 200_000), (10_000, 5_000_000)])
                 .into_range(),
+            gather_nanos: random.pick(&[0, 0, 0, 30_000, 2_000_000]),
             steps: if large { 6_000 } else { 1_500 },
         }
     }
@@ -98,6 +101,7 @@ impl Profile {
             .max_dirty_pages(self.dirty_pages)
             .retain(self.retention)
             .flush_interval(Duration::from_nanos(self.flush_nanos))
+            .gather_delay(Duration::from_nanos(self.gather_nanos))
     }
 }
 
