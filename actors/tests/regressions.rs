@@ -199,3 +199,34 @@ fn large_values_that_took_the_place_of_others_are_replayed() {
     drop(snapshot);
     db.close().unwrap();
 }
+
+/// Writers that each read their own page don't wait for the shard's reads, one behind the other.
+#[test]
+fn a_write_that_waits_brings_its_page_itself() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = |number: u32| number.wrapping_mul(0x9E37_79B9).to_be_bytes();
+    let small = || options().cache_bytes(1 << 20).durability(Durability::Buffered);
+    {
+        let db = small().open(directory.path()).unwrap();
+        let tree = db.client().tree("tree").unwrap();
+        let pairs: Vec<_> = (0..20_000).map(|number| (key(number), [1; 150])).collect();
+        for chunk in pairs.chunks(20) {
+            tree.send_batch(chunk.iter().copied()).unwrap().wait().unwrap();
+        }
+        db.close().unwrap();
+    }
+    let db = small().open(directory.path()).unwrap();
+    let tree = db.client().open_tree("tree").unwrap();
+    for number in (0..20_000).step_by(200) {
+        tree.put(key(number), [2; 150]).unwrap();
+        assert_eq!(tree.get(key(number)).unwrap().unwrap(), [2; 150][..]);
+    }
+    let stats = db.stats();
+    assert!(stats.misses > 50, "everything was in memory: {stats:?}");
+    assert!(
+        stats.parked < 10,
+        "{} of 100 puts waited in the shard",
+        stats.parked
+    );
+    db.close().unwrap();
+}

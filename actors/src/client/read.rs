@@ -14,7 +14,7 @@ use super::held::Held;
 use super::node_view::NodeView;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
-use crate::shared::{Version, with_guard, with_reader};
+use crate::shared::{Counter, Version, with_guard, with_reader};
 use crate::value::Value;
 
 /// Values of up to this length are copied to the stack by [`Inner::get_with`], bytes: what 4 KiB pages hold in their
@@ -158,6 +158,21 @@ impl Inner {
             // Nothing keeps the blob in place any more: it is looked for again in a version that is counted.
             (Some(Looked::Blob(_)), None) => self.find(Some(&self.hold_current()), tree, key),
         }
+    }
+
+    /// Whether there are more pages than frames: then a write will probably miss some.
+    pub(super) fn exceeds_cache(&self) -> bool {
+        let shared = &self.runtime.shared;
+        let file_pages = shared.counters.get(Counter::FilePages);
+        file_pages.saturating_sub(shared.counters.get(Counter::FreePages)) > shared.memory.frames() as u64
+    }
+
+    /// Brings the way to a key into memory.
+    pub(super) fn bring(&self, tree: TreeId, key: &[u8]) -> Result<()> {
+        self.read_current(|version, view| match root_of(version, tree, key) {
+            Ok(root) => tree::get(&view, &root, key).map(|_| ()),
+            Err(_) => Ok(()),
+        })
     }
 
     /// Looks a key up and reads its blob, if it is one.

@@ -85,6 +85,11 @@ impl Inner {
                 self.release_blob(descriptor);
             }
         })?;
+        if wait && self.exceeds_cache() {
+            // Many who wait read side by side, each in its own thread; the shard would be told of each page by the pager.
+            // What keeps the page from being read is found, and answered, by the shard.
+            let _ = self.bring(tree, key);
+        }
         // Who pipelines leaves the work to the shard's own thread, and goes on sending on another core.
         let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
         let request = Request {

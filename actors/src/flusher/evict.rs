@@ -1,5 +1,8 @@
 //! Eviction: the clock that keeps frames free.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
 use treering_engine::memory::{Class, FrameId, Memory, Residency};
 use treering_engine::{PageId, page};
 
@@ -60,7 +63,8 @@ impl Flusher {
     }
 
     fn sweep(&mut self, target: usize, outbox: &mut Outbox) {
-        let memory = &self.shared.memory;
+        let shared = Arc::clone(&self.shared);
+        let memory = &shared.memory;
         let steps = (memory.sweep_steps() / SWEEP_SHARE).max(1);
         let mut cold = Vec::new();
         let mut released = Vec::new();
@@ -71,30 +75,81 @@ impl Flusher {
                     released.push(frame);
                     continue;
                 }
-                if self.evicting.len() >= WRITES_MAX || memory.is_written(frame) || memory.is_writing(frame) {
+                if self.writes_under_way() >= WRITES_MAX || memory.holds(frame) > 0 {
                     continue;
                 }
                 let Some(id) = memory.page_of(frame) else { continue };
-                // Pages of open and unpublished batches are left alone, those of checkpoints in progress too:
-                // they are being written anyway.
-                if self.published.contains(id)
-                    && memory.holds(frame) == 0
-                    && matches!(memory.state(id), Residency::Resident(at) | Residency::Evicting(at) if at == frame)
-                    && self.children_written(frame)
-                {
-                    memory.set_writing(frame);
-                    self.evicting.insert(frame);
-                    outbox.pager.push(PagerMessage::WritePage { id, frame });
+                if self.may_write(id) == Some(frame) {
+                    self.write(id, frame, outbox);
                 }
             }
             if released.len() + self.evicting.len() + memory.free_frames() >= target {
                 break;
             }
         }
-        self.shared
-            .counters
-            .add(Counter::Evictions, released.len() as u64);
+        shared.counters.add(Counter::Evictions, released.len() as u64);
         self.release_frames(released);
+    }
+
+    /// Writes of pages that are under way for eviction.
+    fn writes_under_way(&self) -> usize {
+        self.evicting.len() + self.cleaning
+    }
+
+    /// Writes a changed page so that it can leave, and the changed leaves beside it in the file, which the device takes
+    /// together with it as one write. They are about as old, so their turn would come soon; and no leaf is changed
+    /// again in its place, so that of these writes only those are wasted whose page dies first.
+    fn write(&mut self, id: PageId, frame: FrameId, outbox: &mut Outbox) {
+        let room = WRITES_MAX - self.writes_under_way();
+        let mut run = VecDeque::from([(id, frame)]);
+        let mut before = id;
+        while run.len() < room.div_ceil(2) {
+            before = PageId(before.0.saturating_sub(1));
+            let Some(frame) = self.may_write_beside(before) else {
+                break;
+            };
+            run.push_front((before, frame));
+        }
+        let mut after = id;
+        while run.len() < room {
+            after = PageId(after.0.saturating_add(1));
+            let Some(frame) = self.may_write_beside(after) else {
+                break;
+            };
+            run.push_back((after, frame));
+        }
+        self.evicting.insert(frame);
+        self.cleaning += run.len() - 1;
+        for (id, frame) in run {
+            self.shared.memory.set_writing(frame);
+            outbox.pager.push(PagerMessage::WritePage { id, frame });
+        }
+    }
+
+    /// The frame of a page that is changed and can be written now. Pages of open and unpublished batches are left alone,
+    /// those that a checkpoint is writing too.
+    fn may_write(&self, id: PageId) -> Option<FrameId> {
+        if !self.published.contains(id) {
+            return None;
+        }
+        let memory = &self.shared.memory;
+        match memory.state(id) {
+            Residency::Resident(frame) | Residency::Evicting(frame)
+                if !memory.is_written(frame) && !memory.is_writing(frame) && self.children_written(frame) =>
+            {
+                Some(frame)
+            }
+            _ => None,
+        }
+    }
+
+    /// As `may_write`, for leaves: inner nodes are copied with nearly every batch, and written in vain.
+    fn may_write_beside(&self, id: PageId) -> Option<FrameId> {
+        let frame = self.may_write(id)?;
+        let memory = &self.shared.memory;
+        // SAFETY: as in `children_written`.
+        let bytes = unsafe { std::slice::from_raw_parts(memory.frame_ptr(frame), memory.page_bytes()) };
+        (page::level(bytes) == 0).then_some(frame)
     }
 
     /// Whether everything below a published node is on disk (rule R2).
@@ -117,14 +172,17 @@ impl Flusher {
         result: std::io::Result<()>,
         outbox: &mut Outbox,
     ) {
-        self.evicting.remove(&frame);
+        let leaves = self.evicting.remove(&frame);
+        if !leaves {
+            self.cleaning -= 1;
+        }
         let memory = &self.shared.memory;
         match result {
             Ok(()) => {
                 memory.set_written(frame);
                 self.dirty_pages = self.dirty_pages.saturating_sub(1);
                 self.shared.counters.add(Counter::BackgroundFlushes, 1);
-                if leave(memory, frame) {
+                if leaves && leave(memory, frame) {
                     self.shared.counters.add(Counter::Evictions, 1);
                     self.release_frames(vec![frame]);
                 }

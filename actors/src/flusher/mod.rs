@@ -5,7 +5,8 @@
 //!   pages by version and frees them when the last version that reaches them dies (rules R3, R4, R8); hands
 //!   chunks of page ids to the shards, grows the file ahead of need.
 //! - *Eviction* (`evict.rs`): keeps frames free. The clock takes pages that were not used since its last round;
-//!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2).
+//!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2); changed
+//!   leaves beside them in the file are written with them, and stay.
 //! - *Checkpoints* (`checkpoint.rs`): writes a version completely, then the superblock, and only then gives up
 //!   the previous one. Readers and writers never stop.
 //! - *Time travel* (`retained.rs`): keeps past versions alive for a while, in memory only.
@@ -34,6 +35,9 @@ mod retained;
 mod space;
 mod state;
 mod step;
+
+#[cfg(test)]
+mod tests;
 
 pub(crate) use messages::{ExtentWaiter, FileTask, FlusherMessage, PublishedPages};
 pub(crate) use named::Named;

@@ -68,6 +68,8 @@ pub(crate) struct Flusher {
     pub(super) hand: usize,
     /// Frames whose pages are being written so that they can leave.
     pub(super) evicting: BTreeSet<FrameId>,
+    /// How many pages are being written because they lie beside those.
+    pub(super) cleaning: usize,
     pub(super) starving_shards: BTreeSet<ShardId>,
     pub(super) pager_waits: bool,
     /// Rounds of the clock since a frame was last gained, while somebody waits.
@@ -148,6 +150,7 @@ impl Flusher {
             live: false,
             hand: 0,
             evicting: BTreeSet::new(),
+            cleaning: 0,
             starving_shards: BTreeSet::new(),
             pager_waits: false,
             fruitless_rounds: 0,

@@ -198,8 +198,8 @@ impl Shard {
     }
 
     /// Ids that were handed out to this shard and not used, for the check of who owns which page.
-    pub fn ids_in_hand(&self) -> &[PageId] {
-        &self.supply.ids
+    pub fn ids_in_hand(&self) -> impl Iterator<Item = PageId> + '_ {
+        self.supply.ids.iter().copied()
     }
 
     /// Gives the empty open batch a stamp that was never used, and the truth about when it can be seen first.

@@ -61,9 +61,7 @@ impl Actor for Shard {
             ShardMessage::TipsDropped { tip_epoch, cause } => self.drop_tips(tip_epoch, &cause, outbox),
             ShardMessage::Chunk { extents, shortage } => {
                 self.chunk_requested = false;
-                let fresh = extents.iter().flat_map(|extent| extent.ids());
-                self.supply.ids.extend(fresh);
-                self.supply.ids.sort_unstable_by(|a, b| b.cmp(a));
+                self.supply.extend(extents.iter().flat_map(|extent| extent.ids()));
                 self.shortage = shortage;
                 self.starved = Starved::No;
             }
@@ -509,7 +507,7 @@ impl Shard {
             if let Some(frame) = self.shared.memory.remove(id) {
                 self.supply.frames.push(frame);
             }
-            self.supply.ids.push(id);
+            self.supply.give_back(id);
         }
         // A large batch had many: the others need them, too.
         let kept = self.supply.frames.len().min(self.frames_taken());

@@ -6,6 +6,8 @@
 //!   header (rule R4). One that was created in the open batch gives its id and frame back at once.
 //! - [`Supply`] holds ids and frames ahead of need, so that an operation that has begun can't fail (rule R11).
 
+use std::collections::VecDeque;
+
 use crossbeam_epoch::Guard;
 use treering_engine::memory::{FrameId, Memory};
 use treering_engine::page;
@@ -17,8 +19,9 @@ use crate::blob::blob_extents;
 /// Ids and frames for nodes to come.
 #[derive(Debug, Default)]
 pub(crate) struct Supply {
-    /// Descending, so that `pop` gives the lowest: neighbours in time become neighbours on disk.
-    pub ids: Vec<PageId>,
+    /// Descending. Leaves get the lowest, so that neighbours in time become neighbours on disk, and are written together;
+    /// inner nodes, most of which die before they are written, get the highest, and leave no holes between them.
+    pub ids: VecDeque<PageId>,
     pub frames: Vec<FrameId>,
     /// Whether there are no readers, so that the copy of a written page may take over its frame: during replay, whose
     /// pages would otherwise take twice the memory.
@@ -31,6 +34,26 @@ impl Supply {
     /// Whether `nodes` more can be created.
     pub fn covers(&self, nodes: usize) -> bool {
         self.ids.len() >= nodes && self.frames.len() >= nodes
+    }
+
+    /// The id for a node of this level.
+    fn take_id(&mut self, level: u8) -> Option<PageId> {
+        if level == 0 {
+            self.ids.pop_back()
+        } else {
+            self.ids.pop_front()
+        }
+    }
+
+    /// Takes ids in that were handed out.
+    pub fn extend(&mut self, ids: impl Iterator<Item = PageId>) {
+        self.ids.extend(ids);
+        self.ids.make_contiguous().sort_unstable_by(|a, b| b.cmp(a));
+    }
+
+    /// Takes an id back that was not used after all.
+    pub fn give_back(&mut self, id: PageId) {
+        self.ids.push_back(id);
     }
 }
 
@@ -69,8 +92,8 @@ impl TipStore<'_> {
         unsafe { std::slice::from_raw_parts_mut(self.memory.frame_ptr(frame), self.memory.page_bytes()) }
     }
 
-    fn take(&mut self) -> (PageId, FrameId) {
-        let id = self.supply.ids.pop();
+    fn take(&mut self, level: u8) -> (PageId, FrameId) {
+        let id = self.supply.take_id(level);
         let frame = self.supply.frames.pop();
         let (Some(id), Some(frame)) = (id, frame) else {
             unreachable!("an operation created more nodes than tree::reserve_for promises")
@@ -170,7 +193,7 @@ impl NodeStore for TipStore<'_> {
     }
 
     fn create(&mut self) -> Located {
-        let (id, frame) = self.take();
+        let (id, frame) = self.take(0);
         let (stamp, born) = (self.open.stamp, self.open.born);
         page::set_identity(self.frame_bytes_mut(frame), id, stamp, born);
         self.memory.insert_resident(id, frame);
@@ -181,7 +204,7 @@ impl NodeStore for TipStore<'_> {
         if let Some(node) = self.take_over(old) {
             return node;
         }
-        let (id, frame) = self.take();
+        let (id, frame) = self.take(page::level(self.bytes(old)));
         let (stamp, born) = (self.open.stamp, self.open.born);
         let node = self.located(id, frame);
         let (target, [source, _]) = self.rebuild(node, [old, old]);
@@ -219,11 +242,36 @@ impl NodeStore for TipStore<'_> {
         if let Some(frame) = self.memory.remove(id) {
             self.supply.frames.push(frame);
         }
-        self.supply.ids.push(id);
+        self.supply.give_back(id);
     }
 
     fn retire_blob(&mut self, descriptor: &[u8]) {
         self.open.retired.extend(blob_extents(descriptor));
         self.open.retires_blobs = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leaves_get_neighbouring_ids_whatever_inner_nodes_take() {
+        let mut supply = Supply::default();
+        supply.extend([40, 41, 42, 43, 44, 10, 11].map(PageId).into_iter());
+        let mut leaves = Vec::new();
+        let mut inner = Vec::new();
+        for _ in 0..3 {
+            leaves.extend(supply.take_id(0));
+            inner.extend(supply.take_id(1));
+        }
+        assert_eq!(leaves, [10, 11, 40].map(PageId));
+        assert_eq!(inner, [44, 43, 42].map(PageId));
+        supply.give_back(PageId(40));
+        assert_eq!(
+            supply.take_id(0),
+            Some(PageId(40)),
+            "what was given back is the next"
+        );
     }
 }

@@ -47,7 +47,7 @@ pub fn check(db: &Db) -> std::result::Result<(), String> {
     let in_hand: BTreeSet<PageId> = runtime
         .shards
         .iter()
-        .filter_map(|seat| seat.with(|shard| shard.ids_in_hand().to_vec()))
+        .filter_map(|seat| seat.with(|shard| shard.ids_in_hand().collect::<Vec<_>>()))
         .flatten()
         .collect();
     let audit = runtime

@@ -1,0 +1,125 @@
+use std::collections::BTreeSet;
+
+use treering_engine::PageId;
+use treering_engine::memory::{Class, FrameId, Residency};
+use treering_io::SimDirectory;
+
+use super::{Flusher, FlusherMessage, WRITES_MAX};
+use crate::actor::{Actor, Outbox};
+use crate::client::Db;
+use crate::options::{Durability, Options};
+use crate::pager::PagerMessage;
+use crate::recovery;
+use crate::runtime::{Runtime, Sim, SimOptions};
+
+/// A database that isn't closed but ends: the messages that these tests take away would be waited for.
+struct Simulated(Option<Db>);
+
+impl Simulated {
+    fn runtime(&self) -> &Runtime {
+        let Self(Some(db)) = self else {
+            panic!("it has ended")
+        };
+        &db.inner.runtime
+    }
+}
+
+impl Drop for Simulated {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(crate::sim::crash);
+    }
+}
+
+/// A database at rest, all of whose leaves are changed and in memory, while there are no free frames.
+fn full_of_changed_leaves() -> Simulated {
+    let disk = SimDirectory::new(1);
+    let sim = Sim::new(&disk, SimOptions::default());
+    let options = Options::new()
+        .cache_bytes(512 * 4096)
+        .max_dirty_pages(usize::MAX)
+        .durability(Durability::Buffered);
+    let db = Db::start(
+        recovery::open_simulated(&disk, &options, sim).expect("it opens"),
+        None,
+    );
+    let tree = db.client().tree("tree").expect("a tree");
+    for batch in 0..7_u32 {
+        // In one batch each leaf is created once; put one by one, its copies would lie between it and the next.
+        let pairs = (0..100).map(|number| ((100 * batch + number).to_be_bytes(), [7; 900]));
+        tree.send_batch(pairs).expect("sent").wait().expect("a batch");
+    }
+    crate::sim::settle(&db);
+    let memory = &db.inner.runtime.shared.memory;
+    memory.allocate_many(Class::Reserve, memory.frames(), &mut Vec::new());
+    Simulated(Some(db))
+}
+
+/// Lets the clock run until it writes; what it writes.
+fn written(flusher: &mut Flusher) -> Vec<(PageId, FrameId)> {
+    let mut outbox = Outbox::default();
+    for _ in 0..10 {
+        flusher.end_batch(0, &mut outbox);
+    }
+    outbox
+        .pager
+        .iter()
+        .map(|message| match message {
+            PagerMessage::WritePage { id, frame } => (*id, *frame),
+            other => panic!("{other:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn changed_leaves_are_written_with_their_neighbours() {
+    let db = full_of_changed_leaves();
+    let memory = &db.runtime().shared.memory;
+    let mut flusher = db.runtime().flusher.lock();
+    let writes = written(&mut flusher);
+    assert_eq!(writes.len(), WRITES_MAX);
+    let distinct: BTreeSet<PageId> = writes.iter().map(|(id, _)| *id).collect();
+    assert_eq!(distinct.len(), WRITES_MAX, "a page is written twice at a time");
+    let neighbours = writes
+        .windows(2)
+        .filter(|pair| pair[1].0.0 == pair[0].0.0 + 1)
+        .count();
+    assert!(
+        neighbours > WRITES_MAX * 3 / 4,
+        "{neighbours} of {WRITES_MAX} follow their neighbour"
+    );
+    let mut outbox = Outbox::default();
+    for (id, frame) in writes {
+        assert!(memory.is_writing(frame));
+        let result = Ok(());
+        flusher.handle(FlusherMessage::PageWritten { id, frame, result }, 0, &mut outbox);
+    }
+    let gone = distinct
+        .iter()
+        .filter(|id| memory.state(**id) == Residency::Absent)
+        .count();
+    assert!(
+        (1..WRITES_MAX).contains(&gone),
+        "{gone} have left, not those whose turn it was"
+    );
+    for id in &distinct {
+        if let Residency::Resident(frame) = memory.state(*id) {
+            assert!(memory.is_written(frame) && !memory.is_writing(frame));
+        }
+    }
+}
+
+#[test]
+fn writes_that_fail_leave_their_pages_changed_and_make_room_for_others() {
+    let db = full_of_changed_leaves();
+    let memory = &db.runtime().shared.memory;
+    let mut flusher = db.runtime().flusher.lock();
+    let writes = written(&mut flusher);
+    assert!(written(&mut flusher).is_empty(), "more writes than there may be");
+    let mut outbox = Outbox::default();
+    for (id, frame) in writes {
+        let result = Err(std::io::Error::other("planted"));
+        flusher.handle(FlusherMessage::PageWritten { id, frame, result }, 0, &mut outbox);
+        assert!(!memory.is_written(frame) && !memory.is_writing(frame));
+    }
+    assert_eq!(written(&mut flusher).len(), WRITES_MAX);
+}
