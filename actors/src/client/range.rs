@@ -21,6 +21,9 @@ use crate::error::Result;
 use crate::shared::{Version, with_reader};
 use crate::value::Value;
 
+/// Groups published during a scan from which on the flusher is told of its end: short scans beside writers are many.
+const GROUPS_KEPT_QUIETLY: u64 = 64;
+
 /// The entries of a tree within bounds, in key order, all from one instant. Double-ended.
 ///
 /// Holds its version: pages that were replaced since stay on disk for as long as it lives. It pins nothing between
@@ -158,7 +161,7 @@ impl Range {
             }
         }
         let mut scan = Scan::new(inner, as_slices(&self.lower, &self.upper));
-        for index in self.open {
+        for index in self.open.clone() {
             let root = self.partitions[index].root;
             let mut cursor = self
                 .front
@@ -235,6 +238,12 @@ impl Range {
                 return Some(Err(error));
             }
         }
+    }
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        self.inner.give_up(&self.version, GROUPS_KEPT_QUIETLY);
     }
 }
 

@@ -14,6 +14,7 @@ use super::held::Held;
 use super::node_view::NodeView;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
+use crate::flusher::FlusherMessage;
 use crate::shared::{Counter, Version, with_guard, with_reader};
 use crate::value::Value;
 
@@ -125,6 +126,17 @@ impl Inner {
                     _held = Held::of(self, self.runtime.fetch(reference)?);
                 }
             }
+        }
+    }
+
+    /// The caller gives up a version that it kept. If more than `groups` later ones were published meanwhile, the flusher
+    /// is told, so that what this one alone reached is free also when nothing else happens.
+    pub(super) fn give_up(&self, version: &Arc<Version>, groups: u64) {
+        let shared = &self.runtime.shared;
+        let newest = with_guard(&shared.memory, |guard| shared.current.load(guard).seq);
+        if newest.0 > version.seq.0 + groups {
+            let version = Arc::clone(version);
+            self.runtime.send_flusher(FlusherMessage::Released { version });
         }
     }
 

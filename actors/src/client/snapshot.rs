@@ -122,3 +122,9 @@ impl Snapshot {
         Ok(self.len(tree)? == 0)
     }
 }
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.inner.give_up(&self.version, 0);
+    }
+}

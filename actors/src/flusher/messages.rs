@@ -50,6 +50,9 @@ pub(crate) enum FlusherMessage {
         version: Arc<Version>,
         pages: Vec<PublishedPages>,
     },
+    /// From a client that kept this version while later ones were published and gives it up: what it alone reached is
+    /// free when this count, too, is given up, and nothing else may tell.
+    Released { version: Arc<Version> },
     /// Ids that were handed out and didn't get into any version.
     Release { extents: Vec<Extent> },
     /// From a shard: send ids.

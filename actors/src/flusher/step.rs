@@ -31,6 +31,8 @@ impl Actor for Flusher {
                     self.retained.note(&version, now);
                 }
             }
+            // If it was the last count, this reports the death, and the end of the batch takes note of it.
+            FlusherMessage::Released { version } => drop(version),
             FlusherMessage::Release { extents } => self.free(extents),
             FlusherMessage::ChunkRequest { shard, pages } => {
                 self.wants_ids.push_back(WantsIds::Shard { shard, pages });

@@ -123,3 +123,37 @@ fn writes_that_fail_leave_their_pages_changed_and_make_room_for_others() {
     }
     assert_eq!(written(&mut flusher).len(), WRITES_MAX);
 }
+
+#[test]
+fn what_a_snapshot_kept_is_free_when_it_ends_though_nothing_else_happens() {
+    let disk = SimDirectory::new(1);
+    let sim = Sim::new(&disk, SimOptions::default());
+    let opened = recovery::open_simulated(&disk, &Options::new(), sim).expect("it opens");
+    let db = Db::start(opened, None);
+    let tree = db.client().tree("tree").expect("a tree");
+    let fill = |value: u8| {
+        let pairs = (0..200_u32).map(|number| (number.to_be_bytes(), [value; 900]));
+        tree.send_batch(pairs).expect("sent").wait().expect("a batch");
+    };
+    fill(1);
+    let snapshot = db.client().snapshot();
+    let entries = tree.range::<&[u8]>(..).expect("a range");
+    fill(2);
+    // The snapshot's version is not what the next checkpoint keeps.
+    db.checkpoint().expect("a checkpoint");
+    for _ in 0..100 {
+        tree.put(0_u32.to_be_bytes(), [3; 900]).expect("a put");
+    }
+    crate::sim::settle(&db);
+    let kept = db.stats().retained_pages;
+    drop(snapshot);
+    crate::sim::settle(&db);
+    assert!(db.stats().retained_pages + 10 > kept, "a range still keeps them");
+    drop(entries);
+    crate::sim::settle(&db);
+    let left = db.stats().retained_pages;
+    assert!(
+        kept > 40 && left + 40 < kept,
+        "{kept} pages were kept, {left} still are"
+    );
+}

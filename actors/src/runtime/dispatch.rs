@@ -252,6 +252,7 @@ impl Runtime {
         | FlusherMessage::DropNamed { .. }
         | FlusherMessage::ListNamed { .. }
         | FlusherMessage::VersionAt { .. }
+        | FlusherMessage::Released { .. }
         | FlusherMessage::Close { .. } = message
         {
             self.flusher.tell(message);

@@ -108,7 +108,8 @@ impl TipStore<'_> {
         if !self.supply.takes_over || !self.memory.reuse(old.reference.id, frame) {
             return None;
         }
-        let Some(id) = self.supply.ids.pop() else {
+        let level = page::level(self.frame_bytes(frame));
+        let Some(id) = self.supply.take_id(level) else {
             unreachable!("an operation created more nodes than tree::reserve_for promises")
         };
         self.open.created.push(id);

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn both_ways_of_reading_come_to_an_end_at_every_depth() {
+fn both_ways_come_to_an_end_at_every_depth_and_mix() {
     // Beside the test's binary: the temporary directory may lack O_DIRECT.
     let binary = std::env::current_exe().expect("known");
     let beside = binary.parent().expect("a directory");
@@ -11,8 +11,10 @@ fn both_ways_of_reading_come_to_an_end_at_every_depth() {
         return;
     };
     for in_flight in [1, 2, 16] {
-        let rate = file.random_reads(in_flight, Duration::from_millis(20), 1);
-        assert!(rate.expect("reads") > 0.0);
+        for mix in [Mix::Reads, Mix::HalfUpdates] {
+            let rate = file.random(mix, in_flight, Duration::from_millis(20), 1);
+            assert!(rate.expect("transfers") > 0.0);
+        }
     }
     assert!(file.durable_writes(Duration::from_millis(20)).expect("writes") > 0.0);
 }

@@ -11,7 +11,8 @@
 //!   and a little for the process itself. The operator provides the group (`PEERS_CGROUP`); without
 //!   one, LMDB has no figure here.
 //!
-//! The device's own rate is measured in between, on a file as large as the records in a tree.
+//! The device's own rates are measured in between, on a file as large as the records in a tree: random reads, and for
+//! the row of half updates a random write after every other read.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,7 +23,7 @@ use tempfile::TempDir;
 use super::{Context, Opened, get_checked, note};
 use crate::Result;
 use crate::child::{Answer, Assignment, Task, answer_figure};
-use crate::device::RawFile;
+use crate::device::{Mix, RawFile};
 use crate::disk;
 use crate::measure::{self, Plan};
 use crate::memory;
@@ -85,10 +86,13 @@ pub fn run(context: &Context, results: &mut Results) -> Result<()> {
     let raw_path = context.settings.directory.join("raw-data");
     let device = RawFile::create(&raw_path, records * RECORD_BYTES * 4 / 3)?;
     for round in 0..context.settings.rounds {
-        for (row, in_flight) in GETS {
+        let reads = GETS.map(|(row, in_flight)| (row, Mix::Reads, in_flight));
+        for (row, mix, in_flight) in reads
+            .into_iter()
+            .chain([(HALF, Mix::HalfUpdates, HALF_THREADS as u32)])
+        {
             if context.settings.wants(row) {
-                let seed = u64::from(round);
-                let rate = device.random_reads(in_flight, context.settings.row_time, seed)?;
+                let rate = device.random(mix, in_flight, context.settings.row_time, u64::from(round))?;
                 note(results, row, Contender::Device, rate);
             }
         }
