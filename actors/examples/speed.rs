@@ -44,6 +44,15 @@ fn main() -> treering::Result<()> {
     let tree = db.client().tree("t")?.with_durability(Durability::Buffered);
     let value = [7u8; 150];
 
+    if std::env::var("PHASE").is_ok_and(|phase| phase == "sorted") {
+        let mut keys: Vec<_> = (0..records).map(key).collect();
+        keys.sort_unstable();
+        let start = Instant::now();
+        tree.bulk_load(keys.iter().map(|key| (key, value)))?;
+        report("bulk load, sorted", records, start);
+        return db.close();
+    }
+
     let start = Instant::now();
     let mut tickets = std::collections::VecDeque::new();
     for number in 0..records {

@@ -96,6 +96,20 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
+    /// A bulk load into a tree that holds something, or has been cut into partitions.
+    #[error(
+        "only an empty tree in one piece can be loaded; this one holds {entries} entries in its first partition"
+    )]
+    TreeNotEmpty {
+        /// How many its first partition holds.
+        entries: u64,
+    },
+    /// A bulk load whose keys don't ascend, or come twice; the tree is as it was.
+    #[error("the key of entry {position} isn't greater than the one before it")]
+    NotSorted {
+        /// Which entry, counted from 0.
+        position: u64,
+    },
     /// A batch that doesn't fit the log or the cache; nothing of it was applied.
     #[error("the batch needs {needed} {unit}, more than the {limit} that one commit may take")]
     TransactionTooLarge {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use treering_engine::ShardId;
+use treering_engine::{ShardId, Stamp};
 
 use crate::error::{Error, Result};
 use crate::runtime::Runtime;
@@ -18,6 +18,8 @@ pub(crate) enum Outcome {
     Done,
     Present(bool),
     Value(Option<Value>),
+    /// For the pages of a bulk load.
+    Stamp(Stamp),
     Swapped(std::result::Result<(), Option<Value>>),
 }
 

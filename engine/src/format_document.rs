@@ -218,6 +218,7 @@ fn the_kinds_of_records() {
         ("TreeDrop", record::KIND_TREE_DROP),
         ("Transaction", record::KIND_TRANSACTION),
         ("Checkpoint", record::KIND_CHECKPOINT),
+        ("TreeLoad", record::KIND_TREE_LOAD),
     ];
     let (_, rest) = DOCUMENT
         .split_once("| kind | record | fields |\n")

@@ -21,8 +21,9 @@ use crate::value::Value;
 const PIECES_MAX: usize = 4;
 
 impl Inner {
-    /// Writes a value to extents of its own, durably, and returns the descriptor.
-    pub(super) fn write_blob(self: &Arc<Inner>, value: &[u8]) -> Result<Vec<u8>> {
+    /// Writes a value to extents of its own and returns the descriptor. Unless it is synced here, the caller syncs the
+    /// file before anything names it.
+    pub(super) fn write_blob(self: &Arc<Inner>, value: &[u8], sync: bool) -> Result<Vec<u8>> {
         self.runtime.check_wait()?;
         let page_bytes = self.runtime.shared.settings.page_bytes;
         // At most 1 GiB.
@@ -43,7 +44,7 @@ impl Inner {
             born,
             extents,
         };
-        if let Err(error) = self.write_extents(value, &descriptor.extents) {
+        if let Err(error) = self.write_extents(value, &descriptor.extents, sync) {
             self.runtime.send_flusher(FlusherMessage::Release {
                 extents: descriptor.extents,
             });
@@ -58,7 +59,7 @@ impl Inner {
         self.runtime.send_flusher(FlusherMessage::Release { extents });
     }
 
-    fn write_extents(&self, value: &[u8], extents: &[Extent]) -> Result<()> {
+    fn write_extents(&self, value: &[u8], extents: &[Extent], sync: bool) -> Result<()> {
         let page_bytes = self.runtime.shared.settings.page_bytes;
         let nothing = |_: Piece, _: &[u8]| Ok(());
         let mut transfers = Transfers::new(self);
@@ -67,7 +68,9 @@ impl Inner {
             transfers.send(TransferKind::Write, piece, content, nothing)?;
         }
         transfers.finish(nothing)?;
-        transfers.send_sync();
+        if sync {
+            transfers.send_sync();
+        }
         transfers.finish(nothing)
     }
 

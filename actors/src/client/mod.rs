@@ -7,6 +7,7 @@ mod backup;
 mod batch;
 mod blob;
 mod bounds;
+mod bulk_load;
 mod close;
 mod db;
 mod diff;

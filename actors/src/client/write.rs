@@ -53,7 +53,7 @@ impl Inner {
         if value.len() <= self.inline_bytes_max() {
             return Ok((Pair::new(key, value), ValueKind::Inline));
         }
-        let descriptor = self.write_blob(value)?;
+        let descriptor = self.write_blob(value, true)?;
         Ok((Pair::new(key, &descriptor), ValueKind::Blob))
     }
 

@@ -26,6 +26,8 @@ pub(crate) struct Batch {
     pub retired: Vec<Retired>,
     /// Whether blobs are among the retired.
     pub retires_blobs: bool,
+    /// Whether a bulk load is among what it did.
+    pub loads: bool,
     pub extents_added: Vec<Extent>,
     /// Blobs of refused requests.
     pub extents_unused: Vec<Extent>,

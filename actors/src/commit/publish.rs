@@ -67,6 +67,7 @@ impl Commit {
                 .map(|batch| PublishedPages {
                     created: batch.created,
                     retired: batch.retired,
+                    loads: batch.loads,
                     extents_added: batch.extents_added,
                     extents_unused: batch.extents_unused,
                     stamp: batch.stamp,

@@ -481,6 +481,7 @@ impl Flusher {
                 }
                 let previous_image = std::mem::take(&mut self.superblock.image_extents);
                 self.superblock = superblock;
+                self.unsaved_loads.retain(|load| load.seq > version.seq);
                 self.durable = version;
                 // What it dropped may die now, and the pages that only that held are free.
                 self.named = checkpoint.named;

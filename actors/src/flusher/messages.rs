@@ -17,6 +17,8 @@ use crate::ticket::Reply;
 pub(crate) struct PublishedPages {
     pub created: Vec<PageId>,
     pub retired: Vec<Retired>,
+    /// Whether a bulk load is among it.
+    pub loads: bool,
     pub extents_added: Vec<Extent>,
     pub extents_unused: Vec<Extent>,
     pub stamp: Stamp,

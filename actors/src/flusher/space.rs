@@ -1,5 +1,7 @@
 //! Space: what published groups created and retired, what became free, and who gets it.
 
+use std::sync::Arc;
+
 use treering_engine::memory::Residency;
 use treering_engine::space::SpaceError;
 use treering_engine::{Extent, PageId, Seq};
@@ -10,7 +12,7 @@ use super::state::{Flusher, WantsIds};
 use crate::actor::Outbox;
 use crate::error::Error;
 use crate::shard::ShardMessage;
-use crate::shared::{DATA_FILE, with_guard};
+use crate::shared::{DATA_FILE, Version, with_guard};
 
 /// Least and most bytes by which the data file grows; in between it is a thirty-second of its size.
 const GROWTH_BYTES_MIN: u64 = 2 << 20;
@@ -49,6 +51,17 @@ impl Flusher {
                 .poison(&std::sync::Arc::new(std::io::Error::other(error)));
         }
         self.free(freed);
+    }
+
+    /// Keeps every page of a bulk load from being used again until a checkpoint has the load, and asks for that
+    /// checkpoint: the log names the pages, and doesn't have what is in them. (Bad run: a leaf of the load is changed,
+    /// its page is retired, free, and used for something else; after a crash replay begins with the load, and its
+    /// root leads to a foreign page.)
+    pub(super) fn note_loads(&mut self, version: &Arc<Version>, pages: &[PublishedPages]) {
+        if !self.shared.settings.in_memory && pages.iter().any(|batch| batch.loads) {
+            self.unsaved_loads.push(Arc::clone(version));
+            self.checkpoint_wanted = true;
+        }
     }
 
     /// Takes note of versions that died.

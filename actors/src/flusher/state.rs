@@ -85,6 +85,8 @@ pub(crate) struct Flusher {
     pub(super) named: Named,
     /// Changes of them that the next checkpoint makes.
     pub(super) named_wanted: Vec<NamedChange>,
+    /// Versions that were published with a bulk load which no durable checkpoint has yet: live until one does.
+    pub(super) unsaved_loads: Vec<Arc<Version>>,
     pub(super) superblock: Superblock,
     pub(super) checkpoint: Checkpoint,
     /// Who waits for the checkpoint that has not begun yet.
@@ -158,6 +160,7 @@ impl Flusher {
             durable: version,
             perhaps_durable: None,
             retained,
+            unsaved_loads: Vec::new(),
             named,
             named_wanted: Vec::new(),
             superblock,

@@ -24,6 +24,7 @@ impl Actor for Flusher {
         match message {
             FlusherMessage::Published { version, pages } => {
                 self.deltas_done += PublishedPages::count(&pages);
+                self.note_loads(&version, &pages);
                 self.note_published(version.seq, pages);
                 self.newest = Arc::clone(&version);
                 // Those that recovery makes were nobody's versions.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use treering_engine::log::{Group, LogDefect, LogPosition, Record};
-use treering_engine::{Seq, TreeId};
+use treering_engine::log::{Group, LogDefect, LogPosition, Record, RecordReader};
+use treering_engine::tree::Root;
+use treering_engine::{Extent, Seq, TreeId};
 
 use super::records::{Gathered, Kind, SortedRecords};
 
@@ -12,6 +13,16 @@ use super::records::{Gathered, Kind, SortedRecords};
 pub(super) enum TreeEvent {
     Created { id: TreeId, name: String },
     Dropped { id: TreeId },
+}
+
+/// The content that an empty tree was given.
+#[derive(Debug)]
+pub(super) struct TreeLoad {
+    pub tree: TreeId,
+    pub root: Root,
+    pub extents: Vec<Extent>,
+    /// Which of the blobs that the log names it is, as far as places are concerned.
+    pub blob: usize,
 }
 
 /// What was gathered from consecutive groups, as much as has room.
@@ -58,21 +69,41 @@ impl Gatherer {
         self.gathered.is_empty() || self.gathered.bytes() + 2 * group.record_bytes.len() <= self.bytes_max
     }
 
-    /// Takes the group's records.
+    /// Takes the group's records. It loads no tree.
     pub fn take(&mut self, group: &Group<'_>) -> Result<(), LogDefect> {
-        let mut skip = true;
         let mut records = group.records();
+        let mut skip = true;
+        while self.take_until_load(&mut records, &mut skip)?.is_some() {}
+        Ok(())
+    }
+
+    /// Takes the records of a group up to the next load of a tree. `skip` begins as true, and goes with `records`.
+    pub fn take_until_load(
+        &mut self,
+        records: &mut RecordReader<'_>,
+        skip: &mut bool,
+    ) -> Result<Option<TreeLoad>, LogDefect> {
         loop {
             let offset = records.offset();
             let Some(record) = records.next() else {
-                return Ok(());
+                return Ok(None);
             };
             let taken = match record? {
                 Record::BatchBegin { seq, .. } => {
-                    skip = seq <= self.checkpoint_seq;
+                    *skip = seq <= self.checkpoint_seq;
                     Ok(())
                 }
-                record if !skip => self.take_record(&record),
+                Record::TreeLoad { tree, root, extents } if !*skip => {
+                    self.taken += 1;
+                    self.blobs += 1;
+                    return Ok(Some(TreeLoad {
+                        tree,
+                        root,
+                        extents: extents.iter().collect(),
+                        blob: self.blobs - 1,
+                    }));
+                }
+                record if !*skip => self.take_record(&record),
                 _ => Ok(()),
             };
             taken.map_err(|reason| LogDefect { offset, reason })?;

@@ -75,6 +75,7 @@ impl Log {
         let mut gatherer = Gatherer::new(checkpoint_seq, page_bytes, gathered_bytes_max);
         let mut before = superblock.log_start;
         let end = self.visit(superblock.log_start, superblock.log_known, |group| {
+            let mut loads = false;
             let mut seq = Seq(0);
             for record in group.records() {
                 match record? {
@@ -87,11 +88,17 @@ impl Log {
                     Record::PutBlob { descriptor, .. } if seq > checkpoint_seq => {
                         blobs.push(blob_extents(descriptor).map(|retired| retired.extent).collect());
                     }
+                    // As one large blob.
+                    Record::TreeLoad { extents, .. } if seq > checkpoint_seq => {
+                        blobs.push(extents.iter().collect());
+                        loads = true;
+                    }
                     _ => {}
                 }
             }
             if gatherer.rest.is_none() {
-                if gatherer.has_room(&group) {
+                // Loads take their turn: what comes before them is applied first, and nothing can be applied yet.
+                if !loads && gatherer.has_room(&group) {
                     gatherer.take(&group)?;
                 } else {
                     gatherer.rest = Some(before);

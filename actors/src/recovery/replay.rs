@@ -5,17 +5,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use treering_engine::TreeId;
+use treering_engine::log::{Group, LogDefect};
 use treering_engine::memory::{Class, FrameId};
 
 use super::SLICE_BYTES_MIN;
-use super::gather::{Gatherer, TreeEvent};
+use super::gather::{Gatherer, TreeEvent, TreeLoad};
 use super::log::{Log, Scanned};
 use crate::commit::{CommitMessage, DROPPED_PREFIX};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::options::Durability;
 use crate::runtime::Runtime;
-use crate::shard::{Action, ReplayPart, Request};
+use crate::shard::{Action, LoadedTree, ReplayPart, Request};
 use crate::shared::{Counter, with_guard};
 use crate::ticket::{Reply, ticket};
 
@@ -48,7 +49,7 @@ pub(super) fn replay(runtime: &Arc<Runtime>, log: &Log, scanned: Scanned) -> Res
             if !replayer.gatherer.has_room(&group) {
                 replayer.apply();
             }
-            replayer.gatherer.take(&group)
+            replayer.take(&group)
         })?;
     }
     let mut replayer = replayer.into_inner();
@@ -71,6 +72,63 @@ struct Replayer<'r> {
 }
 
 impl Replayer<'_> {
+    /// Takes the group's records. What comes before the load of a tree is applied before it.
+    fn take(&mut self, group: &Group<'_>) -> std::result::Result<(), LogDefect> {
+        let mut records = group.records();
+        let mut skip = true;
+        while let Some(load) = self.gatherer.take_until_load(&mut records, &mut skip)? {
+            self.apply();
+            self.load(load);
+        }
+        Ok(())
+    }
+
+    /// Gives an empty tree the content that a bulk load had written.
+    fn load(&mut self, load: TreeLoad) {
+        let TreeLoad {
+            tree,
+            root,
+            extents,
+            blob,
+        } = load;
+        if self.superseded.contains(&blob) {
+            // Its pages are kept until a checkpoint has the load, and then the log before it isn't read any more.
+            self.failure.get_or_insert(Error::Corrupt {
+                file: "log".into(),
+                offset: 0,
+                page: Some(root.reference.id.0),
+                reason: "pages of a loaded tree are named again".into(),
+            });
+        }
+        let shared = &self.runtime.shared;
+        let owner = with_guard(&shared.memory, |guard| {
+            let state = shared.current.load(guard).directory.get(tree)?;
+            Some(state.partitions.first()?.owner)
+        });
+        // No tree is left only if its drop came first.
+        let Some(owner) = owner.filter(|_| self.failure.is_none()) else {
+            return;
+        };
+        let loaded = LoadedTree {
+            root,
+            record: Vec::new(),
+            extents,
+        };
+        let (reply, ticket) = ticket(self.runtime, Some(owner), |_| ());
+        let request = Request {
+            tree,
+            action: Action::Load(Box::new(loaded)),
+            durability: Durability::Buffered,
+            reply,
+            credit: None,
+        };
+        let sent = self.runtime.send(owner, request, false);
+        let answer = sent.map_or(Err(Error::WouldDeadlock), |()| ticket.wait());
+        if let Err(error) = answer {
+            self.failure.get_or_insert(error);
+        }
+    }
+
     /// Has what was gathered applied by the shards, and waits for it.
     fn apply(&mut self) {
         self.reserve_memory();

@@ -144,7 +144,11 @@ pub(super) fn apply(
             swap(store, root, (tree, key), (expected.as_deref(), new), large, notes)
         }
         Action::Update { key, function } => update(store, root, (tree, key), function, large, notes),
-        Action::Batch { .. } | Action::Replay(_) | Action::DropTree => {
+        Action::Batch { .. }
+        | Action::Replay(_)
+        | Action::DropTree
+        | Action::PrepareLoad
+        | Action::Load(_) => {
             unreachable!("requests for several keys are run by their own code")
         }
     }

@@ -53,6 +53,8 @@ impl Shard {
         let job = match action {
             Action::Batch { records } => ExclusiveJob::Batch(records),
             Action::Replay(part) => ExclusiveJob::Replay(ReplayJob::new(part)),
+            Action::PrepareLoad => return self.prepare_load(tree, reply, guard),
+            Action::Load(loaded) => return self.load_tree(tree, *loaded, durability, reply, guard),
             _ => {
                 self.drop_tree(tree, reply, guard);
                 return;

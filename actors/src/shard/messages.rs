@@ -3,6 +3,7 @@
 use std::{fmt, io};
 
 use treering_engine::memory::FrameId;
+use treering_engine::tree::Root;
 use treering_engine::{Extent, PageRef, TreeId};
 use treering_io::AlignedBuffer;
 
@@ -119,6 +120,19 @@ pub(crate) enum Action {
     Replay(ReplayPart),
     /// Forget the tree; its pages are retired step by step.
     DropTree,
+    /// Answered with a stamp for the pages of a bulk load, if the tree is empty.
+    PrepareLoad,
+    /// The content of the tree, if it is empty.
+    Load(Box<LoadedTree>),
+}
+
+/// What a bulk load has built: everything is on disk, and synced.
+pub(crate) struct LoadedTree {
+    pub root: Root,
+    /// The record for the log; recovery, which has it from there, leaves it empty.
+    pub record: Vec<u8>,
+    /// All that was written, nodes and blobs.
+    pub extents: Vec<Extent>,
 }
 
 impl Action {
@@ -186,8 +200,9 @@ impl Request {
                 key.len() + expected.as_ref().map_or(0, |expected| expected.len()) + new.bytes()
             }
             Action::Batch { records } => records.capacity(),
+            Action::Load(loaded) => loaded.record.len() + loaded.extents.len() * size_of::<Extent>(),
             // Recovery bounds its slices itself, and hands all shards their parts at once.
-            Action::Replay { .. } | Action::DropTree => 0,
+            Action::Replay(_) | Action::DropTree | Action::PrepareLoad => 0,
         }
     }
 
@@ -199,7 +214,11 @@ impl Request {
             | Action::Get { key }
             | Action::Swap { key, .. }
             | Action::Update { key, .. } => Some(key),
-            Action::Batch { .. } | Action::Replay(_) | Action::DropTree => None,
+            Action::Batch { .. }
+            | Action::Replay(_)
+            | Action::DropTree
+            | Action::PrepareLoad
+            | Action::Load(_) => None,
         }
     }
 }
@@ -215,6 +234,8 @@ impl fmt::Debug for Request {
             Action::Batch { .. } => "batch",
             Action::Replay(_) => "replay",
             Action::DropTree => "drop tree",
+            Action::PrepareLoad => "prepare load",
+            Action::Load(_) => "load",
         };
         f.debug_struct("Request")
             .field("tree", &self.tree)

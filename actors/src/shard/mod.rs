@@ -29,6 +29,7 @@
 mod apply;
 mod exclusive;
 mod large;
+mod load;
 mod messages;
 mod park;
 mod reclaim;
@@ -39,7 +40,9 @@ mod store;
 mod tips;
 mod update;
 
-pub(crate) use messages::{Action, Condition, EmptyLists, Pair, Request, ShardMessage, Stored, ValueKind};
+pub(crate) use messages::{
+    Action, Condition, EmptyLists, LoadedTree, Pair, Request, ShardMessage, Stored, ValueKind,
+};
 pub(crate) use replay::ReplayPart;
 pub(crate) use state::Shard;
 pub(crate) use update::UpdateFunction;

@@ -25,7 +25,9 @@ pub(super) struct OpenBatch {
     pub sync: bool,
     pub trees_dropped: Vec<TreeId>,
     pub trees_forgotten: Vec<TreeId>,
-    /// Blobs that the batch brought into a tree.
+    /// Whether a bulk load is among what it did.
+    pub loads: bool,
+    /// Blobs, and whole trees, that the batch brought in.
     pub extents_added: Vec<Extent>,
     /// Blobs of requests that were refused: free at once.
     pub extents_unused: Vec<Extent>,
@@ -167,6 +169,7 @@ impl Shard {
                 resolutions: Vec::new(),
                 operations: 0,
                 sync: false,
+                loads: false,
                 trees_dropped: Vec::new(),
                 trees_forgotten: Vec::new(),
                 extents_added: Vec::new(),

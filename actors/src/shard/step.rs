@@ -488,6 +488,7 @@ impl Shard {
             created: std::mem::replace(&mut open.pages.created, created),
             retired: std::mem::replace(&mut open.pages.retired, retired),
             retires_blobs: std::mem::take(&mut open.pages.retires_blobs),
+            loads: std::mem::take(&mut open.loads),
             extents_added: std::mem::take(&mut open.extents_added),
             extents_unused: std::mem::take(&mut open.extents_unused),
             trees_dropped: std::mem::take(&mut open.trees_dropped),
@@ -519,6 +520,7 @@ impl Shard {
         self.open.pages.retires_blobs = false;
         self.open.records.clear();
         self.open.extents_unused.append(&mut self.open.extents_added);
+        self.open.loads = false;
         self.open.trees_dropped.clear();
         self.tips.undo();
     }

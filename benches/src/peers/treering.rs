@@ -2,8 +2,8 @@
 //!
 //! * Buffered and synced are its own `Durability::Buffered` and `Durability::Sync`; everything else
 //!   is as it comes: 4 KiB pages, one shard worker less than there are cores.
-//! * Bulk loads: buffered batches of 1,000, a few in flight, and a flush at the end. Pipelined
-//!   writes: every write has its own ticket, [`TICKETS_IN_FLIGHT`] of them open at a time.
+//! * Sorted loads: `Tree::bulk_load`, which builds pages and writes them once. Random loads: buffered batches of 1,000, a
+//!   few in flight, and a flush at the end. Pipelined writes: every write has its own ticket, [`TICKETS_IN_FLIGHT`] of them open at a time.
 //! * Reads copy the value out from where it lies (`get_with`); scans look at the entries in place.
 //! * It reads and writes with `O_DIRECT` always.
 
@@ -67,7 +67,9 @@ impl Store for Treering {
     }
 
     fn load_sorted(&self, records: &mut dyn Iterator<Item = Record>) -> Result<()> {
-        self.load(records)
+        self.records
+            .bulk_load(records.map(|record| (record.key, record.value)))?;
+        Ok(())
     }
 
     fn load_random(&self, records: &mut dyn Iterator<Item = Record>) -> Result<()> {

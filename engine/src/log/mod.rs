@@ -33,7 +33,7 @@ pub use group::{
     GROUP_HEADER_BYTES, Group, GroupBuilder, GroupDefect, GroupHeader, GroupImage, GroupStart, encoded_bytes,
     parse_group,
 };
-pub use record::{Record, RecordWriter};
+pub use record::{LoadedExtents, Record, RecordWriter};
 pub use record_reader::{LogDefect, RecordReader};
 pub use scan::{LogEnd, ReadLog, ScanError, ScanStart, SegmentFile, scan};
 pub use segment::{SegmentHeader, SegmentHeaderDefect, SegmentLayout};

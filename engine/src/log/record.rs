@@ -4,7 +4,7 @@
 //! group records := ( batch | transaction | checkpoint )*
 //! batch         := BatchBegin change* BatchEnd        what one worker froze; belongs to one commit group
 //! transaction   := Transaction{ change* }             all parts on all shards, in one record
-//! change        := Put | PutBlob | Delete | TreeCreate | TreeDrop
+//! change        := Put | PutBlob | Delete | TreeCreate | TreeDrop | TreeLoad
 //! ```
 //!
 //! A record is one kind byte and its fields. Tree ids and lengths are varints (7 bits a byte, lowest
@@ -17,7 +17,8 @@
 //! makes no use of that: any bytes give records or a [`LogDefect`](super::LogDefect), never a panic.
 
 use super::RecordReader;
-use crate::{Lsn, Seq, ShardId, Stamp, TreeId};
+use crate::tree::Root;
+use crate::{Extent, Lsn, PageId, Seq, ShardId, Stamp, TreeId};
 
 pub(crate) const KIND_BATCH_BEGIN: u8 = 1;
 pub(crate) const KIND_BATCH_END: u8 = 2;
@@ -28,6 +29,12 @@ pub(crate) const KIND_TREE_CREATE: u8 = 6;
 pub(crate) const KIND_TREE_DROP: u8 = 7;
 pub(crate) const KIND_TRANSACTION: u8 = 8;
 pub(crate) const KIND_CHECKPOINT: u8 = 9;
+pub(crate) const KIND_TREE_LOAD: u8 = 10;
+
+/// Bytes of a tree load's fixed fields: height, root id, root birth, entries, number of extents.
+pub(super) const LOAD_BYTES: usize = 1 + 4 + 4 + 8 + 4;
+/// Bytes of one of its extents: start and pages.
+pub(super) const LOAD_EXTENT_BYTES: usize = 8;
 
 /// Bytes of a batch's begin and end records together: what a batch costs beyond its changes.
 pub const BATCH_FRAME_BYTES: usize = 1 + 8 + 2 + 8 + 1;
@@ -80,6 +87,24 @@ impl RecordWriter<'_> {
         let mut head = Head::new(KIND_TREE_DROP);
         head.varint(tree.0);
         self.0.extend_from_slice(head.bytes());
+    }
+
+    /// The empty tree has this root now; `extents` are all that was written for it, nodes and blobs.
+    pub fn tree_load(&mut self, tree: TreeId, root: &Root, extents: &[Extent]) {
+        let mut head = Head::new(KIND_TREE_LOAD);
+        head.varint(tree.0);
+        self.0
+            .reserve(HEAD_BYTES_MAX + LOAD_BYTES + extents.len() * LOAD_EXTENT_BYTES);
+        self.0.extend_from_slice(head.bytes());
+        self.0.push(root.height);
+        self.0.extend_from_slice(&root.reference.id.0.to_le_bytes());
+        self.0.extend_from_slice(&root.reference.birth.to_le_bytes());
+        self.0.extend_from_slice(&root.entries.to_le_bytes());
+        self.0.extend_from_slice(&(extents.len() as u32).to_le_bytes());
+        for extent in extents {
+            self.0.extend_from_slice(&extent.start.0.to_le_bytes());
+            self.0.extend_from_slice(&extent.pages.to_le_bytes());
+        }
     }
 
     /// A transaction of commit group `seq`; `write` writes its changes, on any trees.
@@ -203,6 +228,15 @@ pub enum Record<'a> {
         /// Its id, never given again.
         tree: TreeId,
     },
+    /// The tree, which was empty, has this content now.
+    TreeLoad {
+        /// The tree.
+        tree: TreeId,
+        /// Its content.
+        root: Root,
+        /// All that was written for it, nodes and blobs.
+        extents: LoadedExtents<'a>,
+    },
     /// All of these changes, or none.
     Transaction {
         /// The commit group.
@@ -217,6 +251,25 @@ pub enum Record<'a> {
         /// Where replay starts for it.
         lsn: Lsn,
     },
+}
+
+/// The extents of a loaded tree, as the record holds them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoadedExtents<'a>(pub(super) &'a [u8]);
+
+impl LoadedExtents<'_> {
+    /// The extents, in the order in which they were written. None reaches beyond the largest page id.
+    pub fn iter(&self) -> impl Iterator<Item = Extent> {
+        let word = |bytes: &[u8]| {
+            bytes
+                .first_chunk::<4>()
+                .map_or(0, |word| u32::from_le_bytes(*word))
+        };
+        self.0.chunks_exact(LOAD_EXTENT_BYTES).map(move |extent| Extent {
+            start: PageId(word(extent)),
+            pages: word(&extent[4..]),
+        })
+    }
 }
 
 impl Record<'_> {
@@ -239,7 +292,8 @@ impl Record<'_> {
             | Record::PutBlob { tree, .. }
             | Record::Delete { tree, .. }
             | Record::TreeCreate { tree, .. }
-            | Record::TreeDrop { tree } => Some(tree),
+            | Record::TreeDrop { tree }
+            | Record::TreeLoad { tree, .. } => Some(tree),
             _ => None,
         }
     }

@@ -3,9 +3,11 @@
 use super::Record;
 use super::record::{
     KIND_BATCH_BEGIN, KIND_BATCH_END, KIND_CHECKPOINT, KIND_DELETE, KIND_PUT, KIND_PUT_BLOB,
-    KIND_TRANSACTION, KIND_TREE_CREATE, KIND_TREE_DROP, VARINT_BYTES_MAX,
+    KIND_TRANSACTION, KIND_TREE_CREATE, KIND_TREE_DROP, KIND_TREE_LOAD, LOAD_EXTENT_BYTES, LoadedExtents,
+    VARINT_BYTES_MAX,
 };
-use crate::{Lsn, Seq, ShardId, Stamp, TreeId};
+use crate::tree::Root;
+use crate::{Lsn, PageId, PageRef, Seq, ShardId, Stamp, TreeId};
 
 /// Bytes that are not records, and where. The group's checksum was right, so whoever wrote it was wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -65,7 +67,7 @@ impl<'a> RecordReader<'a> {
 
     fn read(&mut self) -> Result<Record<'a>, &'static str> {
         let kind = self.array::<1>()?[0];
-        let is_change = (KIND_PUT..=KIND_TREE_DROP).contains(&kind);
+        let is_change = (KIND_PUT..=KIND_TREE_DROP).contains(&kind) || kind == KIND_TREE_LOAD;
         match self.place {
             Place::Outside if is_change => return Err("a change outside of any batch"),
             Place::InTransaction if !is_change => return Err("a transaction that holds more than changes"),
@@ -110,6 +112,7 @@ impl<'a> RecordReader<'a> {
             KIND_TREE_DROP => Ok(Record::TreeDrop {
                 tree: TreeId(self.varint()?),
             }),
+            KIND_TREE_LOAD => self.tree_load(),
             KIND_TRANSACTION => {
                 let seq = Seq(self.u64()?);
                 let length = u32::from_le_bytes(self.array()?) as usize;
@@ -126,6 +129,31 @@ impl<'a> RecordReader<'a> {
             }),
             _ => Err("an unknown kind of record"),
         }
+    }
+
+    fn tree_load(&mut self) -> Result<Record<'a>, &'static str> {
+        let tree = TreeId(self.varint()?);
+        let height = self.array::<1>()?[0];
+        let id = PageId(u32::from_le_bytes(self.array()?));
+        let birth = u32::from_le_bytes(self.array()?);
+        let entries = self.u64()?;
+        let count = u32::from_le_bytes(self.array()?) as usize;
+        let bytes = count
+            .checked_mul(LOAD_EXTENT_BYTES)
+            .ok_or("a record that ends behind the end")?;
+        let extents = LoadedExtents(self.take(bytes)?);
+        if extents
+            .iter()
+            .any(|extent| extent.start.0.checked_add(extent.pages).is_none())
+        {
+            return Err("an extent beyond the largest page id");
+        }
+        let root = Root {
+            reference: PageRef { id, birth },
+            height,
+            entries,
+        };
+        Ok(Record::TreeLoad { tree, root, extents })
     }
 
     /// Tree id, then the lengths of `N` byte strings, then the strings.

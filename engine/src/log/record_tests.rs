@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 
-use super::{BATCH_FRAME_BYTES, HEAD_BYTES_MAX, Record, RecordReader, RecordWriter};
+use super::{BATCH_FRAME_BYTES, HEAD_BYTES_MAX, LoadedExtents, Record, RecordReader, RecordWriter};
 use crate::log::LogDefect;
-use crate::{Lsn, Seq, ShardId, Stamp, TreeId};
+use crate::tree::Root;
+use crate::{Extent, Lsn, PageId, PageRef, Seq, ShardId, Stamp, TreeId};
 
 /// An owned change.
 #[derive(Clone, Debug)]
@@ -12,6 +13,32 @@ enum Change {
     Delete(u32, Vec<u8>),
     TreeCreate(u32, String),
     TreeDrop(u32),
+    TreeLoad(u32, Root, Vec<Extent>, Vec<u8>),
+}
+
+/// A load, and its extents as they are stored.
+fn tree_load(tree: u32, (height, id, birth, entries): (u8, u32, u32, u64), extents: &[(u32, u16)]) -> Change {
+    let root = Root {
+        reference: PageRef {
+            id: PageId(id),
+            birth,
+        },
+        height,
+        entries,
+    };
+    let extents: Vec<Extent> = extents
+        .iter()
+        .map(|&(start, pages)| Extent {
+            start: PageId(start >> 1),
+            pages: pages.into(),
+        })
+        .collect();
+    let stored = extents
+        .iter()
+        .flat_map(|extent| [extent.start.0, extent.pages])
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    Change::TreeLoad(tree, root, extents, stored)
 }
 
 impl Change {
@@ -22,6 +49,7 @@ impl Change {
             Change::Delete(tree, key) => writer.delete(TreeId(*tree), key),
             Change::TreeCreate(tree, name) => writer.tree_create(TreeId(*tree), name),
             Change::TreeDrop(tree) => writer.tree_drop(TreeId(*tree)),
+            Change::TreeLoad(tree, root, extents, _) => writer.tree_load(TreeId(*tree), root, extents),
         }
     }
 
@@ -46,6 +74,15 @@ impl Change {
                 name,
             },
             Change::TreeDrop(tree) => Record::TreeDrop { tree: TreeId(*tree) },
+            Change::TreeLoad(tree, root, extents, stored) => {
+                let stored = LoadedExtents(stored);
+                assert!(stored.iter().eq(extents.iter().copied()));
+                Record::TreeLoad {
+                    tree: TreeId(*tree),
+                    root: *root,
+                    extents: stored,
+                }
+            }
         }
     }
 }
@@ -68,6 +105,12 @@ fn change() -> impl Strategy<Value = Change> {
         (tree(), bytes()).prop_map(|(tree, key)| Change::Delete(tree, key)),
         (tree(), ".{0,20}").prop_map(|(tree, name)| Change::TreeCreate(tree, name)),
         tree().prop_map(Change::TreeDrop),
+        (
+            tree(),
+            any::<(u8, u32, u32, u64)>(),
+            prop::collection::vec(any::<(u32, u16)>(), 0..5)
+        )
+            .prop_map(|(tree, root, extents)| tree_load(tree, root, &extents)),
     ]
 }
 

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::sequence::{Lengths, Measured, Sequence, Size};
-use super::{NodeStore, Root};
+use super::{NewNodes, Root};
 use crate::ids::PageRef;
 use crate::page::inner::{self, CHILD_BYTES, INNER_HEADER_BYTES};
 use crate::page::inner_edit::InnerWriter;
@@ -97,7 +97,7 @@ impl BulkBuilder {
     /// # Panics
     ///
     /// As [`super::put`], on keys and values that are too long.
-    pub fn push<S: NodeStore>(
+    pub fn push<S: NewNodes>(
         &mut self,
         store: &mut S,
         key: &[u8],
@@ -128,7 +128,7 @@ impl BulkBuilder {
     }
 
     /// Writes what is left; gives the tree.
-    pub fn finish<S: NodeStore>(mut self, store: &mut S) -> Root {
+    pub fn finish<S: NewNodes>(mut self, store: &mut S) -> Root {
         if self.entries == 0 {
             return Root::default();
         }
@@ -155,7 +155,7 @@ impl BulkBuilder {
 
     /// The last element of a level's growing node was too much for it: the node is complete without it, the
     /// element begins the next one.
-    fn complete<S: NodeStore>(&mut self, store: &mut S, level: usize, separator: Vec<u8>) {
+    fn complete<S: NewNodes>(&mut self, store: &mut S, level: usize, separator: Vec<u8>) {
         let Level { complete, growing } = &mut self.levels[level];
         let mut next = growing.split_off(growing.elements.len() - 1, separator);
         next.size = if level == 0 {
@@ -170,7 +170,7 @@ impl BulkBuilder {
     }
 
     /// Writes a node and makes it a child of the level above.
-    fn write_below<S: NodeStore>(&mut self, store: &mut S, level: usize, group: Group) {
+    fn write_below<S: NewNodes>(&mut self, store: &mut S, level: usize, group: Group) {
         let child = write(store, level, &group);
         if level + 1 == self.levels.len() {
             self.levels.push(Level::default());
@@ -297,9 +297,8 @@ impl Group {
     }
 }
 
-fn write<S: NodeStore>(store: &mut S, level: usize, group: &Group) -> PageRef {
-    let node = store.create();
-    let page = store.bytes_mut(node);
+fn write<S: NewNodes>(store: &mut S, level: usize, group: &Group) -> PageRef {
+    let (reference, page) = store.new_node();
     let mut scratch = Vec::new();
     if level == 0 {
         let sequence = LeafGroup(group);
@@ -333,7 +332,7 @@ fn write<S: NodeStore>(store: &mut S, level: usize, group: &Group) -> PageRef {
         }
         writer.finish();
     }
-    node.reference
+    reference
 }
 
 struct LeafGroup<'a>(&'a Group);

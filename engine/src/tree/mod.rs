@@ -61,7 +61,7 @@ pub use cut::{Halves, cut, join};
 pub use diff::{Diff, Difference, Part};
 pub use read::{get, get_many, warm};
 pub use run::{Carry, Run};
-pub use store::{Located, Miss, NodeStore, ReadNodes};
+pub use store::{Located, Miss, NewNodes, NodeStore, ReadNodes};
 pub use write::{delete, modify, put};
 
 use std::borrow::Cow;

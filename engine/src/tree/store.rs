@@ -41,6 +41,21 @@ pub trait ReadNodes {
     fn prefetch(&self, _reference: PageRef) {}
 }
 
+/// Where new nodes can be built, whole, one after the other: all that [`crate::tree::BulkBuilder`] asks for.
+///
+/// Room for [`crate::tree::BulkBuilder::reserve`] nodes is guaranteed by the caller, so this can't fail.
+pub trait NewNodes {
+    /// A new node under a fresh id. Its header holds id, stamp and born; its other bytes are unspecified.
+    fn new_node(&mut self) -> (PageRef, &mut [u8]);
+}
+
+impl<S: NodeStore> NewNodes for S {
+    fn new_node(&mut self) -> (PageRef, &mut [u8]) {
+        let node = self.create();
+        (node.reference, self.bytes_mut(node))
+    }
+}
+
 /// The nodes that one worker reads, creates and replaces.
 ///
 /// Room for [`crate::tree::reserve_for`] creations is guaranteed by the caller before every operation (rule

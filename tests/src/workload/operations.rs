@@ -28,6 +28,9 @@ pub(super) struct Expected {
     succeeds: bool,
 }
 
+/// Most entries of a bulk load: many pages, which later writes change and free one by one.
+const LOADED_MAX: u64 = 400;
+
 impl Run {
     /// One operation.
     pub(super) fn operate(&mut self, hands: &mut Hands) -> Result<(), String> {
@@ -494,7 +497,7 @@ impl Run {
 
     // ---- the rest ----
 
-    /// Creates, fills or drops the tree that comes and goes.
+    /// Creates, loads, fills or drops the tree that comes and goes.
     fn passing_tree(&mut self, hands: &mut Hands) -> Result<(), String> {
         if self.passing.perhaps.is_some() {
             return Ok(());
@@ -506,6 +509,19 @@ impl Run {
                 Some(std::collections::BTreeMap::new()),
                 hands.client.create_tree(PASSING).map(drop),
             ),
+            Some(now) if now.is_empty() && !self.random.one_in(3) => {
+                let mut after = std::collections::BTreeMap::new();
+                for number in 0..1 + self.random.below(LOADED_MAX) {
+                    after.insert(self.key(number), self.content());
+                }
+                let entries = after.iter().map(|(key, content)| (key, content.encode()));
+                let load = hands
+                    .client
+                    .open_tree(PASSING)
+                    .and_then(|tree| tree.bulk_load(entries))
+                    .map(drop);
+                (Some(after), load)
+            }
             Some(_) if self.random.one_in(3) => (None, hands.client.drop_tree(PASSING)),
             Some(now) => {
                 let mut after = now.clone();

@@ -1,0 +1,72 @@
+//! Trees that a client has built: their roots, taken over into empty trees (see `client::bulk_load`).
+
+use crossbeam_epoch::Guard;
+use treering_engine::{Stamp, TreeId};
+
+use super::messages::LoadedTree;
+use super::state::Shard;
+use super::step::Place;
+use super::tips::TipPlace;
+use crate::error::{Error, Result};
+use crate::options::Durability;
+use crate::ticket::{Outcome, Reply, Resolution};
+
+impl Shard {
+    /// Gives a load a stamp of its own for its pages, if the tree is empty. The open batch is empty.
+    pub(super) fn prepare_load(&mut self, tree: TreeId, reply: Reply, guard: &Guard) {
+        let result = self.find_empty(tree, guard).map(|_| {
+            let stamp = Stamp(self.next_stamp);
+            self.next_stamp += self.shared.settings.shards as u64;
+            Outcome::Stamp(stamp)
+        });
+        self.open.operations += 1;
+        self.open.resolutions.push(Resolution { reply, result });
+    }
+
+    /// Makes what a client has built the content of an empty tree. The open batch is empty.
+    pub(super) fn load_tree(
+        &mut self,
+        tree: TreeId,
+        loaded: LoadedTree,
+        durability: Durability,
+        reply: Reply,
+        guard: &Guard,
+    ) {
+        let LoadedTree {
+            root,
+            record,
+            extents,
+        } = loaded;
+        let result = self.find_empty(tree, guard).map(|place| {
+            self.tips.change(place, |tip| *tip = root);
+        });
+        if result.is_ok() {
+            self.open.records.extend_from_slice(&record);
+            self.open.extents_added.extend(extents);
+            self.open.loads = true;
+        } else {
+            self.open.extents_unused.extend(extents);
+        }
+        self.open.operations += 1;
+        self.open.sync |= durability == Durability::Sync;
+        let result = result.map(|()| Outcome::Done);
+        self.open.resolutions.push(Resolution { reply, result });
+    }
+
+    /// The tip of a tree that is empty and in one piece.
+    fn find_empty(&mut self, tree: TreeId, guard: &Guard) -> Result<TipPlace> {
+        match self.locate(tree, &[], guard) {
+            Place::Here(place) => match self.tips.at(place) {
+                Some(tip) if tip.root.reference.is_none() && tip.upper.is_none() => Ok(place),
+                tip => Err(Error::TreeNotEmpty {
+                    entries: tip.map_or(0, |tip| tip.root.entries),
+                }),
+            },
+            // It was moved after the client had looked, and only what is cut into partitions is.
+            Place::Elsewhere(_) => Err(Error::TreeNotEmpty { entries: 0 }),
+            Place::Nowhere => Err(Error::TreeNotFound {
+                name: format!("#{}", tree.0),
+            }),
+        }
+    }
+}
