@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::flusher::{FileTask, FlusherMessage};
 use crate::pager::PagerMessage;
 use crate::shard::ShardMessage;
+use crate::shared::HeldFrame;
 use crate::ticket::Resolution;
 
 /// Monotonic time in nanoseconds since the database was opened; virtual in the simulator.
@@ -53,6 +54,8 @@ pub(crate) struct Outbox {
     pub resolutions: Vec<Resolution>,
     /// Readers to tell about their page. One that went away leaves its hold to be given back.
     pub fetched: Vec<(oneshot::Sender<Result<FrameId>>, Result<FrameId>)>,
+    /// The same for readers that are futures.
+    pub fetched_for_futures: Vec<(oneshot::Sender<Result<HeldFrame>>, Result<FrameId>)>,
     /// Reads and writes of the data file; only the pager leaves any.
     pub operations: Vec<Operation>,
     /// Writes and syncs of the log; only the commit actor leaves any, at most one at a time.

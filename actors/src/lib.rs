@@ -24,6 +24,26 @@
 //! # }
 //! ```
 //!
+//! # What is promised
+//! - Under [`Durability::Sync`], the default, an acknowledged write survives any crash, and nobody has read it before
+//!   that was so. Under [`Durability::Buffered`] a crash takes back at most the newest writes: see there.
+//! - A [`Batch`] is there as a whole or not at all, at every [`Snapshot`] and after every crash.
+//! - After a failed write or sync of the log, writes are refused until the database is reopened ([`Error::Poisoned`]).
+//!
+//! # Waiting
+//! Whatever waits has a form that blocks and one that doesn't; neither needs a runtime.
+//!
+//! - What changes something is a request. [`Tree::put`] sends it and waits; [`Tree::send_put`] sends it and returns a
+//!   [`Ticket`], to be waited for, looked at, awaited, or dropped. Requests that one thread sends for one key take effect
+//!   in that order. So it is with every `send_` function and its namesake.
+//! - Reads run on the caller's thread. [`Tree::get`] blocks for pages that are not in memory; [`Tree::get_async`] is a
+//!   future that awaits them. So it is with every `_async` function, those that open and close included.
+//!
+//! Closures given to [`Tree::update`] run inside the database. They can't wait for it: see [`Error::WouldDeadlock`].
+//!
+//! # Features
+//! `metrics`: [`Stats`] through the facade of that name.
+//!
 //! Where to go on reading: `docs/ARCHITECTURE.md` follows one put and one get through the code.
 
 #![deny(missing_docs)]
@@ -50,7 +70,7 @@ mod stats;
 mod ticket;
 mod value;
 
-pub use client::{Backup, Batch, Change, Client, Db, Diff, KeyBounds, Range, Snapshot, Tree};
+pub use client::{Awaiting, Backup, Batch, Change, Client, Db, Diff, KeyBounds, Range, Snapshot, Tree};
 pub use error::{Error, Result};
 pub use options::{Durability, IoBackend, Options, Retention};
 pub use stats::{Figure, FigureKind, Histogram, Stats};

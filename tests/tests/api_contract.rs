@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use support::{block_on, watched};
 use treering::{
-    Batch, Client, Db, Diff, Durability, Error, Figure, FigureKind, Histogram, IoBackend, KeyBounds, Options,
-    Range, Result, Retention, Snapshot, Stats, Ticket, Tree, Value,
+    Awaiting, Batch, Client, Db, Diff, Durability, Error, Figure, FigureKind, Histogram, IoBackend,
+    KeyBounds, Options, Range, Result, Retention, Snapshot, Stats, Ticket, Tree, Value,
 };
 
 /// A directory that goes away with the test.
@@ -262,6 +262,8 @@ fn what_can_be_cloned_sent_and_shared() {
     is_shared::<Batch>();
     is_future::<(), Ticket<()>>();
     is_future::<Option<Value>, Ticket<Option<Value>>>();
+    is_future::<Option<Value>, Awaiting<Option<Value>>>();
+    is_sent::<Awaiting<Db>>();
     fn bounds<K, B: KeyBounds<K>>(_: B) {}
     bounds(..);
     bounds("a"..);

@@ -270,8 +270,13 @@ impl Client {
     }
 
     fn create(&self, name: &str, must_be_new: bool) -> Result<Tree> {
-        check_name(name)?;
         self.inner.runtime.check_wait()?;
+        self.send_create(name, must_be_new)?.wait()?;
+        self.open_tree(name)
+    }
+
+    pub(super) fn send_create(&self, name: &str, must_be_new: bool) -> Result<Ticket<()>> {
+        check_name(name)?;
         self.inner.runtime.shared.status.check_write()?;
         let (reply, ticket) = self.inner.ticket(|_| ());
         self.inner.runtime.send_commit(CommitMessage::CreateTree {
@@ -279,8 +284,7 @@ impl Client {
             must_be_new,
             reply,
         });
-        ticket.wait()?;
-        self.open_tree(name)
+        Ok(ticket)
     }
 
     /// Opens a tree that exists.
@@ -451,6 +455,7 @@ fn check_snapshot_name(name: &str) -> Result<()> {
 impl Inner {
     /// Sends the flusher a question and waits for the answer.
     fn ask_flusher<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> FlusherMessage) -> Result<T> {
+        self.runtime.check_wait()?;
         let (sender, receiver) = oneshot::channel();
         self.runtime.send_flusher(question(sender));
         self.runtime.wait(receiver, None).ok_or(Error::Closed)

@@ -3,6 +3,7 @@
 //! Reads run on the caller's own thread against an immutable version; only a page that is not in memory costs a
 //! message. Writes are messages to the shard that owns the key.
 
+mod awaited;
 mod backup;
 mod batch;
 mod blob;
@@ -21,6 +22,7 @@ mod snapshot;
 mod tree;
 mod write;
 
+pub use awaited::Awaiting;
 pub use backup::Backup;
 pub use batch::Batch;
 pub use bounds::KeyBounds;

@@ -32,10 +32,31 @@ pub(super) enum Found {
 }
 
 /// What a look within a pin takes out of it.
-enum Looked {
+pub(super) enum Looked {
     Inline(Value),
     /// A blob's descriptor.
     Blob(Vec<u8>),
+}
+
+/// Lookups of many keys in one version, under way.
+pub(super) struct Lookups {
+    pub values: Vec<Option<Value>>,
+    /// Which of the values are blobs, with their descriptors.
+    pub blobs: Vec<(usize, Vec<u8>)>,
+    /// Those whose pages were not all in memory.
+    open: Vec<usize>,
+    first_round: bool,
+}
+
+impl Lookups {
+    pub fn of(keys: usize) -> Lookups {
+        Lookups {
+            values: vec![None; keys],
+            blobs: Vec::new(),
+            open: (0..keys).collect(),
+            first_round: true,
+        }
+    }
 }
 
 /// A value that is read where it lies.
@@ -66,6 +87,23 @@ pub(super) fn tree_of(version: &Version, tree: TreeId) -> Result<&treering_engin
             name: format!("#{}", tree.0),
         }),
     }
+}
+
+/// Looks a key up in a version.
+pub(super) fn look_up(
+    version: &Version,
+    view: NodeView<'_>,
+    tree: TreeId,
+    key: &[u8],
+) -> std::result::Result<Result<Option<Looked>>, Miss> {
+    let root = match root_of(version, tree, key) {
+        Ok(root) => root,
+        Err(error) => return Ok(Err(error)),
+    };
+    Ok(Ok(tree::get(&view, &root, key)?.map(|value| match value {
+        ValueRef::Inline(bytes) => Looked::Inline(bytes.into()),
+        ValueRef::Blob(descriptor) => Looked::Blob(descriptor.to_vec()),
+    })))
 }
 
 impl Inner {
@@ -147,16 +185,7 @@ impl Inner {
     }
 
     pub(super) fn find(&self, version: Option<&Arc<Version>>, tree: TreeId, key: &[u8]) -> Result<Found> {
-        let look = |version: &Version, view: NodeView<'_>| {
-            let root = match root_of(version, tree, key) {
-                Ok(root) => root,
-                Err(error) => return Ok(Err(error)),
-            };
-            Ok(Ok(tree::get(&view, &root, key)?.map(|value| match value {
-                ValueRef::Inline(bytes) => Looked::Inline(bytes.into()),
-                ValueRef::Blob(descriptor) => Looked::Blob(descriptor.to_vec()),
-            })))
-        };
+        let look = |version: &Version, view: NodeView<'_>| look_up(version, view, tree, key);
         let found = match version {
             Some(version) => self.read_version(version, look)??,
             None => self.read_current(look)??,
@@ -273,76 +302,93 @@ impl Inner {
         tree: TreeId,
         keys: &[K],
     ) -> Result<Vec<Option<Value>>> {
-        let shared = &self.runtime.shared;
-        let state = tree_of(version, tree)?;
-        let mut values: Vec<Option<Value>> = vec![None; keys.len()];
-        let mut open: Vec<usize> = (0..keys.len()).collect();
-        let mut blobs: Vec<(usize, Vec<u8>)> = Vec::new();
+        let mut lookups = Lookups::of(keys.len());
         let mut held = Held::new(self);
-        let mut first_round = true;
-        while !open.is_empty() {
-            let mut missing: Vec<PageRef> = Vec::new();
-            let mut again: Vec<usize> = Vec::new();
-            // One pin for a bounded number of descents.
-            for chunk in open.chunks(64) {
-                with_reader(&shared.memory, |guard, reader| {
-                    let missing_before = missing.len();
-                    let view = NodeView(shared.memory.view(guard));
-                    let mut parts: Vec<(usize, &[u8])> =
-                        chunk.iter().map(|&index| (index, keys[index].as_ref())).collect();
-                    if state.partitions.len() > 1 {
-                        parts.sort_by_key(|(_, key)| state.partition_for(key));
-                    }
-                    for part in parts.chunk_by(|a, b| state.partition_for(a.1) == state.partition_for(b.1)) {
-                        let root = state.partitions[state.partition_for(part[0].1)].root;
-                        let wanted: Vec<&[u8]> = part.iter().map(|(_, key)| *key).collect();
-                        let mut found = vec![Ok(None); wanted.len()];
-                        tree::get_many(&view, &root, &wanted, &mut found);
-                        for (&(index, _), found) in part.iter().zip(found) {
-                            match found {
-                                Ok(None) => {}
-                                Ok(Some(ValueRef::Inline(bytes))) => values[index] = Some(bytes.into()),
-                                Ok(Some(ValueRef::Blob(descriptor))) => {
-                                    blobs.push((index, descriptor.to_vec()))
-                                }
-                                Err(Miss(reference)) => {
-                                    again.push(index);
-                                    missing.push(reference);
-                                }
-                            }
-                        }
-                    }
-                    if first_round {
-                        reader.add_hits((chunk.len() - (missing.len() - missing_before)) as u64);
-                    }
-                });
-            }
-            first_round = false;
-            missing.sort_unstable_by_key(|reference| reference.id);
-            missing.dedup();
-            // The rest is found missing again in the next round.
-            missing.truncate(shared.settings.fetched_max);
+        loop {
+            let missing = self.look_many(version, tree, keys, &mut lookups)?;
             // The frames of the round before have served their purpose; see `read_version` for why they go first.
             drop(std::mem::replace(&mut held, Held::new(self)));
-            let mut brought = Held::new(self);
+            if missing.is_empty() {
+                break;
+            }
             let mut failure = None;
             for fetched in self.runtime.fetch_all(&missing) {
                 match fetched {
-                    Ok(frame) => brought.frames.push(frame),
+                    Ok(frame) => held.frames.push(frame),
                     Err(error) => failure = Some(error),
                 }
             }
             if let Some(error) = failure {
                 return Err(error);
             }
-            held = brought;
-            open = again;
         }
-        drop(held);
+        let Lookups {
+            mut values, blobs, ..
+        } = lookups;
         for (index, descriptor) in blobs {
             values[index] = Some(self.read_blob(&descriptor)?);
         }
         Ok(values)
+    }
+
+    /// One round of looking for the keys that are not found yet. Returns the pages that were missing, as many as one
+    /// reader may ask for; none if all keys were found.
+    pub(super) fn look_many<K: AsRef<[u8]>>(
+        &self,
+        version: &Version,
+        tree: TreeId,
+        keys: &[K],
+        lookups: &mut Lookups,
+    ) -> Result<Vec<PageRef>> {
+        let shared = &self.runtime.shared;
+        let state = tree_of(version, tree)?;
+        let Lookups {
+            values,
+            blobs,
+            open,
+            first_round,
+        } = lookups;
+        let mut missing: Vec<PageRef> = Vec::new();
+        let mut again: Vec<usize> = Vec::new();
+        // One pin for a bounded number of descents.
+        for chunk in open.chunks(64) {
+            with_reader(&shared.memory, |guard, reader| {
+                let missing_before = missing.len();
+                let view = NodeView(shared.memory.view(guard));
+                let mut parts: Vec<(usize, &[u8])> =
+                    chunk.iter().map(|&index| (index, keys[index].as_ref())).collect();
+                if state.partitions.len() > 1 {
+                    parts.sort_by_key(|(_, key)| state.partition_for(key));
+                }
+                for part in parts.chunk_by(|a, b| state.partition_for(a.1) == state.partition_for(b.1)) {
+                    let root = state.partitions[state.partition_for(part[0].1)].root;
+                    let wanted: Vec<&[u8]> = part.iter().map(|(_, key)| *key).collect();
+                    let mut found = vec![Ok(None); wanted.len()];
+                    tree::get_many(&view, &root, &wanted, &mut found);
+                    for (&(index, _), found) in part.iter().zip(found) {
+                        match found {
+                            Ok(None) => {}
+                            Ok(Some(ValueRef::Inline(bytes))) => values[index] = Some(bytes.into()),
+                            Ok(Some(ValueRef::Blob(descriptor))) => blobs.push((index, descriptor.to_vec())),
+                            Err(Miss(reference)) => {
+                                again.push(index);
+                                missing.push(reference);
+                            }
+                        }
+                    }
+                }
+                if *first_round {
+                    reader.add_hits((chunk.len() - (missing.len() - missing_before)) as u64);
+                }
+            });
+        }
+        *first_round = false;
+        *open = again;
+        missing.sort_unstable_by_key(|reference| reference.id);
+        missing.dedup();
+        // The rest is found missing again in the next round.
+        missing.truncate(shared.settings.fetched_max);
+        Ok(missing)
     }
 }
 

@@ -8,6 +8,7 @@ use treering_io::{AlignedBuffer, Completion};
 
 use crate::blob::Piece;
 use crate::error::Error;
+use crate::shared::HeldFrame;
 
 /// Who waits for a page.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(crate) enum Waiter {
     Shard(ShardId),
     /// A reader on its own thread. It gets the frame, held once for it.
     Client(oneshot::Sender<Result<FrameId, Error>>),
+    /// A future that reads, and that may be dropped before the page comes, or just then.
+    Future(oneshot::Sender<Result<HeldFrame, Error>>),
     /// Nobody: read-ahead.
     Nobody,
 }

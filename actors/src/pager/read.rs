@@ -280,6 +280,7 @@ fn answer(waiter: Waiter, reference: PageRef, result: Result<FrameId>, outbox: &
             .shards
             .push((shard, ShardMessage::Loaded { reference, result })),
         Waiter::Client(sender) => outbox.fetched.push((sender, result)),
+        Waiter::Future(sender) => outbox.fetched_for_futures.push((sender, result)),
         Waiter::Nobody => {}
     }
 }

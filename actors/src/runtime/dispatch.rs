@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::flusher::{FileTask, Flusher, FlusherMessage};
 use crate::pager::{Begun, Pager, PagerMessage, Waiter};
 use crate::shard::{Request, Shard, ShardMessage};
-use crate::shared::{Shared, unhold};
+use crate::shared::{HeldFrame, Shared, unhold};
 
 /// Publications that wait for the flusher before its thread is woken for them: it is in no hurry, and each wake
 /// costs more than taking note of all of them.
@@ -524,6 +524,9 @@ impl Runtime {
     pub(super) fn finish_step(&self, outbox: &mut Outbox) {
         for resolution in outbox.resolutions.drain(..) {
             resolution.resolve();
+        }
+        for (sender, result) in outbox.fetched_for_futures.drain(..) {
+            let _ = sender.send(result.map(|frame| HeldFrame::new(&self.shared, frame)));
         }
         for (sender, result) in outbox.fetched.drain(..) {
             if let Err(returned) = sender.send(result)

@@ -4,11 +4,13 @@
 //! other state belongs to exactly one actor.
 
 mod counters;
+mod held_frame;
 mod participants;
 mod status;
 mod version;
 
 pub(crate) use counters::{Counter, Counters, GroupSizes};
+pub(crate) use held_frame::HeldFrame;
 pub(crate) use participants::{collect, unhold, with_guard, with_reader};
 pub(crate) use status::Status;
 pub(crate) use version::{DeadVersions, Version};

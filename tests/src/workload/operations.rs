@@ -1,9 +1,12 @@
 //! One operation of some client, and what its answer must be.
 
+use std::future::Future;
 use std::ops::Bound;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
-use treering::{Db, Durability, Error, Ticket, Tree, Value, sim};
+use treering::{Awaiting, Db, Durability, Error, Ticket, Tree, Value, sim};
 
 use super::Run;
 use super::life::{Hands, PASSING, Passing};
@@ -420,7 +423,10 @@ impl Run {
     fn read(&mut self, hands: &mut Hands) -> Result<(), String> {
         let place = self.place(hands);
         let tree = &hands.trees[place.0];
-        let answer = match self.random.below(3) {
+        let answer = match self.random.below(4) {
+            3 => self
+                .drive(&hands.db, tree.get_async(&place.1))
+                .map(|value| value.map(|value| Content::decode(&value))),
             0 => tree
                 .get(&place.1)
                 .map(|value| value.map(|value| Content::decode(&value))),
@@ -447,12 +453,30 @@ impl Run {
         }
     }
 
+    /// Polls a future, and lets things happen in between.
+    fn drive<T>(&self, db: &Db, mut future: Awaiting<T>) -> treering::Result<T> {
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            if let Poll::Ready(answer) = Pin::new(&mut future).poll(&mut context) {
+                return answer;
+            }
+            if !sim::step(db) && sim::is_cut(db) {
+                return Err(Error::Closed);
+            }
+        }
+    }
+
     fn read_many(&mut self, hands: &mut Hands) -> Result<(), String> {
         let (number, _) = self.place(hands);
         let keys: Vec<Vec<u8>> = (0..1 + self.random.below(20))
             .map(|_| self.place(hands).1)
             .collect();
-        match hands.trees[number].get_many(&keys) {
+        let answer = if self.random.one_in(2) {
+            hands.trees[number].get_many(&keys)
+        } else {
+            self.drive(&hands.db, hands.trees[number].get_many_async(&keys))
+        };
+        match answer {
             Ok(values) => {
                 self.outcome.operations += 1;
                 for (key, value) in keys.into_iter().zip(values) {
