@@ -3,7 +3,7 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::counters::SimCounters;
 use super::disk::{Disk, Handle};
@@ -62,6 +62,12 @@ impl SimDirectory {
         }
     }
 
+    fn powered(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = locked(&self.disk);
+        disk.check_power()?;
+        Ok(disk)
+    }
+
     /// A copy of the disk with its own future, drawn from `seed`, without handles or a lock. What is in flight
     /// never completes there, but may land when its power is cut. O(bytes stored).
     #[must_use]
@@ -73,6 +79,26 @@ impl SimDirectory {
     /// part, and operations in flight never complete. Files must be opened again; the lock is free.
     pub fn power_cut(&self) {
         locked(&self.disk).power_cut();
+    }
+
+    /// Lets `actions` more actions happen, of whatever kind; with the next one the power is cut, as by
+    /// [`power_cut`](Self::power_cut), and stays away: for the middle of what a test can't interrupt. Then everything
+    /// fails until [`restore_power`](Self::restore_power).
+    pub fn cut_power_after(&self, actions: u64) {
+        locked(&self.disk).actions_left = Some(actions);
+    }
+
+    /// Whether the power is away, after [`cut_power_after`](Self::cut_power_after).
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        locked(&self.disk).is_off
+    }
+
+    /// Brings the power back, or takes back a cut that hasn't come. Returns whether the power was away.
+    pub fn restore_power(&self) -> bool {
+        let mut disk = locked(&self.disk);
+        disk.actions_left = None;
+        std::mem::take(&mut disk.is_off)
     }
 
     /// Kills the process that uses the disk: everything written stays, operations in flight are carried out
@@ -175,7 +201,7 @@ impl SimDirectory {
 impl Directory for SimDirectory {
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         check_name(name)?;
-        let mut disk = locked(&self.disk);
+        let mut disk = self.powered()?;
         let (action, handle) = match (disk.names.get(name), mode) {
             (Some(file), OpenMode::Existing) => (
                 "open",
@@ -197,12 +223,12 @@ impl Directory for SimDirectory {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(locked(&self.disk).names.list())
+        Ok(self.powered()?.names.list())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
-        let mut disk = locked(&self.disk);
+        let mut disk = self.powered()?;
         disk.counters.removes += 1;
         let removed = if disk.names.remove(name) {
             Ok(())
@@ -215,7 +241,7 @@ impl Directory for SimDirectory {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_name(from)?;
         check_name(to)?;
-        let mut disk = locked(&self.disk);
+        let mut disk = self.powered()?;
         disk.counters.renames += 1;
         disk.trace.bytes(to.as_bytes());
         let renamed = match disk.names.rename(from, to) {
@@ -231,7 +257,7 @@ impl Directory for SimDirectory {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut disk = locked(&self.disk);
+        let mut disk = self.powered()?;
         disk.counters.directory_syncs += 1;
         let result = if disk.strikes(FaultKind::SyncErrorLost, ".") {
             let disk = &mut *disk;

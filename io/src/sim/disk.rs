@@ -64,6 +64,10 @@ pub(super) struct Disk {
     /// Counts power-ups; what was opened in an earlier one is dead.
     pub(super) generation: u64,
     pub(super) capacity_bytes: Option<u64>,
+    /// Actions until the power fails and stays away; `None`: it doesn't.
+    pub(super) actions_left: Option<u64>,
+    /// Whether the power is away: nothing can be opened, made, or even listed.
+    pub(super) is_off: bool,
     pub(super) locked: Arc<AtomicBool>,
     options: SimOptions,
     next_file: FileNumber,
@@ -84,6 +88,8 @@ impl Disk {
             now_nanos: 0,
             generation: 0,
             capacity_bytes: options.capacity_bytes,
+            actions_left: None,
+            is_off: false,
             locked: Arc::default(),
             options,
             next_file: 0,
@@ -112,6 +118,7 @@ impl Disk {
         self.trace.bytes(action.as_bytes());
         self.trace.bytes(file.as_bytes());
         self.trace.number(offset.unwrap_or(u64::MAX));
+        self.use_up_action();
         match result {
             Ok(value) => {
                 self.trace.number(0);
@@ -126,6 +133,27 @@ impl Disk {
                 Err(annotate(error, action, file, offset))
             }
         }
+    }
+
+    /// Counts an action that was carried out (or refused) against those that the power lasts for.
+    fn use_up_action(&mut self) {
+        match &mut self.actions_left {
+            None => {}
+            Some(0) => {
+                self.actions_left = None;
+                self.is_off = true;
+                self.power_cut();
+            }
+            Some(left) => *left -= 1,
+        }
+    }
+
+    /// Refuses everything while the power is away.
+    pub(super) fn check_power(&self) -> io::Result<()> {
+        if self.is_off {
+            return Err(io::Error::new(io::ErrorKind::NotConnected, "the power is away"));
+        }
+        Ok(())
     }
 
     /// Whether a fault strikes, counting it.

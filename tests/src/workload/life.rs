@@ -17,6 +17,9 @@ pub(super) fn tree_name(tree: usize) -> String {
 /// The tree that comes and goes.
 pub(super) const PASSING: &str = "passing";
 
+/// About how many actions of the disk opening takes.
+const OPENING_ACTIONS: u64 = 60;
+
 /// What is known of the tree that comes and goes. Its operations are Sync and waited for, so at most the last one is
 /// in doubt.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +114,17 @@ impl Run {
         };
         let cuts = self.disk.counters().power_cuts;
         let faults = self.disk.counters().faults;
-        let db = match sim::open(&self.disk, &options, simulation) {
+        // Creation, and recovery until its actors run, are no steps of the simulation: the disk ends them.
+        if cut_after.is_some() && self.random.one_in(4) {
+            self.disk.cut_power_after(self.random.below(OPENING_ACTIONS));
+        }
+        let opened = sim::open(&self.disk, &options, simulation);
+        let was_cut = self.disk.restore_power();
+        let db = match opened {
+            Ok(db) if was_cut => {
+                sim::crash(db);
+                return Ok(None);
+            }
             Ok(db) => db,
             Err(_) if self.disk.counters().power_cuts > cuts => return Ok(None),
             Err(error) => {

@@ -97,6 +97,7 @@ impl Sim {
             self.options
                 .power_cut_after_steps
                 .is_some_and(|steps| state.steps >= steps)
+                || self.disk.is_off()
         };
         if cut {
             self.cut_power(runtime);
