@@ -57,6 +57,8 @@ impl Commit {
                 seq,
                 position,
                 directory,
+                // Perhaps that of a later group: higher does no harm.
+                next_tree: self.next_tree,
                 dead: Arc::clone(&self.shared.dead),
             });
             with_guard(&self.shared.memory, |guard| {

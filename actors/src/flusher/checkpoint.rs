@@ -12,7 +12,7 @@ use treering_io::AlignedBuffer;
 
 use super::named::{Named, NamedReply};
 use super::state::Flusher;
-use super::{WALK_NODES, WRITES_MAX};
+use super::{STAMPS_RESERVED, STAMPS_RESERVED_CLOSING, WALK_NODES, WRITES_MAX};
 use crate::actor::{Nanos, Outbox};
 use crate::commit::CommitMessage;
 use crate::error::{Error, Result};
@@ -146,7 +146,7 @@ impl Flusher {
             && self.newest.seq > self.durable.seq
             && now >= self.retry_at;
         let closing = self.close_wanted;
-        let wanted = self.checkpoint_wanted || dirty || closing;
+        let wanted = self.checkpoint_wanted || dirty || closing || self.stamps_run_out(now);
         if !self.live || (!wanted && self.named_wanted.is_empty()) {
             return;
         }
@@ -404,6 +404,25 @@ impl Flusher {
         }
     }
 
+    /// What the next superblock reserves: until the one after it, no stamp reaches that.
+    fn reserved_stamps(&self, closing: bool) -> Stamp {
+        let reserved = if closing {
+            STAMPS_RESERVED_CLOSING
+        } else {
+            STAMPS_RESERVED
+        };
+        Stamp(self.next_stamp + reserved)
+    }
+
+    /// Whether half of the stamps that the superblock reserves is used up: then it is time for the next one, however
+    /// little there is to write.
+    fn stamps_run_out(&self, now: Nanos) -> bool {
+        self.next_stamp + STAMPS_RESERVED / 2 > self.superblock.next_stamp.0
+            && !self.shared.settings.in_memory
+            && !self.superblock.clean
+            && now >= self.retry_at
+    }
+
     /// The log is durable up to the version (rule R17): the superblock may name it.
     pub(super) fn log_synced(&mut self, result: Result<LogPosition>, outbox: &mut Outbox) {
         if self.checkpoint.stage != Stage::LogSync {
@@ -427,17 +446,11 @@ impl Flusher {
                     checkpoint_seq: version.seq,
                     log_start: version.position,
                     log_known: known,
-                    next_stamp: Stamp(self.next_stamp),
+                    next_stamp: self.reserved_stamps(self.checkpoint.closing),
                     file_pages: self.space.frozen_counts().0,
-                    next_tree: version
-                        .directory
-                        .iter()
-                        .map(|tree| tree.id.0 + 1)
-                        .max()
-                        .map_or(self.superblock.next_tree, |next| {
-                            self.superblock.next_tree.max(treering_engine::TreeId(next))
-                        }),
-                    clean: self.checkpoint.closing && known.lsn == version.position.lsn,
+                    next_tree: version.next_tree,
+                    // Who closes has drained and synced everything, and refuses what comes.
+                    clean: self.checkpoint.closing,
                     image_extents: self.checkpoint.image_extents.clone(),
                     image_bytes: image.bytes,
                     image_crc: image.crc,

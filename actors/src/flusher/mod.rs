@@ -47,6 +47,11 @@ pub(crate) use state::{Flusher, FlusherStart};
 const WRITES_MAX: usize = 64;
 /// Nodes that a checkpoint's walk looks at in one step.
 const WALK_NODES: usize = 2048;
+/// Batch stamps that a superblock reserves beyond those that were given. Odd, so that openings after crashes don't give
+/// the same births in a cycle of a few openings.
+pub(crate) const STAMPS_RESERVED: u64 = 40_000_003;
+/// And those of a clean close, for batches that only retire pages.
+const STAMPS_RESERVED_CLOSING: u64 = 1 << 16;
 /// Ids kept available ahead of need.
 const IDS_AHEAD: u64 = 1536;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use treering_engine::memory::FrameId;
 use treering_engine::space::{SpaceMap, WaitingLists};
 use treering_engine::superblock::Superblock;
-use treering_engine::{PageId, Retired, Seq, ShardId};
+use treering_engine::{PageId, Retired, Seq, ShardId, Stamp};
 
 use super::checkpoint::Checkpoint;
 use super::messages::ExtentWaiter;
@@ -23,6 +23,8 @@ pub(crate) struct FlusherStart {
     pub space: SpaceMap,
     /// The newest superblock on disk.
     pub superblock: Superblock,
+    /// Higher than every batch stamp that may have been given; those up to the superblock's are reserved.
+    pub next_stamp: Stamp,
     /// The version that it describes.
     pub version: Arc<Version>,
     /// The named snapshots that it holds.
@@ -104,6 +106,7 @@ impl Flusher {
         let FlusherStart {
             space,
             superblock,
+            next_stamp,
             version,
             named,
             kept,
@@ -133,7 +136,6 @@ impl Flusher {
         for extent in space.reachable_runs().chain(kept) {
             extent.ids().for_each(|id| published.insert(id));
         }
-        let next_stamp = superblock.next_stamp.0;
         let retained = Retained::new(shared.settings.retention);
         Flusher {
             shared,
@@ -145,7 +147,7 @@ impl Flusher {
             growing: false,
             growth_failure: None,
             dirty_pages: 0,
-            next_stamp,
+            next_stamp: next_stamp.0,
             deltas_done: 0,
             reserved: BTreeSet::new(),
             may_allocate: false,

@@ -10,7 +10,7 @@ use treering_engine::log::{
     SegmentLayout, scan,
 };
 use treering_engine::superblock::Superblock;
-use treering_engine::{BLOCK_BYTES, Extent, Seq, Stamp};
+use treering_engine::{BLOCK_BYTES, Extent, Lsn, Seq, Stamp};
 use treering_io::{AlignedBuffer, Directory, File, OpenMode};
 
 use super::gather::Gatherer;
@@ -132,6 +132,16 @@ impl Log {
         };
         let mut reader = Reader { log: self };
         scan(&mut reader, &from, visit).map_err(|error| self.scan_error(error))
+    }
+
+    /// The error for a log that goes on behind `end`, although the database was closed there.
+    pub fn goes_on(&self, end: Lsn) -> Error {
+        Error::Corrupt {
+            file: segment_file_name(self.layout.number(end)),
+            offset: self.layout.offset(end),
+            page: None,
+            reason: "the log goes on where the superblock says that the database was closed".into(),
+        }
     }
 
     fn scan_error(&self, error: ScanError<io::Error>) -> Error {

@@ -53,17 +53,15 @@ pub(crate) use self::create::{Content, check_empty, create_with, random_id};
 pub(crate) use self::records::{Change, Kind, SortedRecords};
 use crate::commit::{Commit, CommitMessage, CommitStart};
 use crate::error::{Error, Result};
-use crate::flusher::{Flusher, FlusherMessage, FlusherStart, Named};
+use crate::flusher::{Flusher, FlusherMessage, FlusherStart, Named, STAMPS_RESERVED};
 use crate::options::{IoBackend, Options, PAGE_BYTES_DEFAULT};
 use crate::pager::IN_FLIGHT_MAX;
-use crate::runtime::{LogFiles, Runtime, Sim, Threads};
+use crate::runtime::{LogFiles, Runtime, Sim, Started, Threads};
 use crate::shard::{Shard, parked_max};
 use crate::shared::{
     Counter, Counters, DATA_FILE, DeadVersions, GroupSizes, Settings, Shared, Status, Version,
 };
 
-/// Stamps that are left out after a crash: those of batches that were under way and may have been written to pages.
-const STAMPS_SKIPPED: u64 = 1 << 20;
 /// Least bytes for records of the log that are gathered, sorted and applied at a time.
 const SLICE_BYTES_MIN: usize = 16 << 20;
 /// The share of the cache that they may take: beyond the least, frames are left unused for them.
@@ -91,6 +89,7 @@ pub(crate) struct Opened {
 
 /// What the actors start from.
 struct Start {
+    started: Started,
     catalog: Catalog,
     space: SpaceMap,
     snapshots: Vec<ImageSnapshot>,
@@ -108,6 +107,7 @@ struct Start {
 
 /// Opens or creates the database in a directory of the file system.
 pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
+    let started = Started::now();
     let what = |action: &str| format!("{action} {}", path.display());
     let directory = if path.exists() {
         if !path.is_dir() {
@@ -133,11 +133,12 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
         create::check_empty(path, &names)?;
         create::create(&*directory, options, create::random_id())?;
     }
-    open_files(&directory, path, options, Some(lock), None)
+    open_files(&directory, path, options, Some(lock), None, started)
 }
 
 /// Opens or creates the database on a simulated disk, driven by `sim` instead of threads.
 pub(crate) fn open_simulated(disk: &SimDirectory, options: &Options, sim: Sim) -> Result<Opened> {
+    let started = Started::now();
     let path = Path::new("simulated");
     let directory: Arc<dyn Directory> = Arc::new(disk.clone());
     let lock = directory.lock().map_err(|error| match error {
@@ -151,7 +152,7 @@ pub(crate) fn open_simulated(disk: &SimDirectory, options: &Options, sim: Sim) -
         create::check_empty(path, &names)?;
         create::create(&*directory, options, SIMULATED_ID)?;
     }
-    open_files(&directory, path, options, Some(lock), Some(sim))
+    open_files(&directory, path, options, Some(lock), Some(sim), started)
 }
 
 fn open_files(
@@ -160,6 +161,7 @@ fn open_files(
     options: &Options,
     lock: Option<DirectoryLock>,
     sim: Option<Sim>,
+    started: Started,
 ) -> Result<Opened> {
     let data = directory
         .open(DATA_FILE, OpenMode::Existing)
@@ -171,8 +173,16 @@ fn open_files(
     let scanned = log.scan(&loaded.superblock, slice_bytes.max(SLICE_BYTES_MIN))?;
     let mut superblock = loaded.superblock;
     log.sync(&superblock, scanned.end.position)?;
+    // The superblock of a clean close says where the log ends, and the next opening takes that back before it appends.
+    if superblock.clean && scanned.end.position.lsn != superblock.log_known.lsn {
+        return Err(log.goes_on(superblock.log_known.lsn));
+    }
     superblock.write_number += 1;
     superblock.clean = false;
+    // Not used before all of them are reserved, durably: so no birth is given twice, whatever a crash makes unknown
+    // (rule R6).
+    let next_stamp = superblock.next_stamp.max(scanned.next_stamp);
+    superblock.next_stamp = Stamp(next_stamp.0 + STAMPS_RESERVED);
     superblock.log_known = LogPosition {
         generation: scanned.end.position.generation + 1,
         ..scanned.end.position
@@ -192,9 +202,9 @@ fn open_files(
         superblock.log_id(),
         superblock.segment_bytes,
     );
-    let next_stamp = Stamp(superblock.next_stamp.0.max(scanned.next_stamp.0) + STAMPS_SKIPPED);
     let checkpoint_seq = superblock.checkpoint_seq;
     let start = Start {
+        started,
         catalog: loaded.catalog,
         space: loaded.space,
         snapshots: loaded.snapshots,
@@ -245,6 +255,7 @@ pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
         .map_err(|error| Error::io("creating an empty file in memory", error))?;
     let position = superblock.log_start;
     let start = Start {
+        started: Started::now(),
         catalog: Catalog::new(),
         space: SpaceMap::new(superblock.file_pages),
         snapshots: Vec::new(),
@@ -278,6 +289,7 @@ fn named_versions(snapshots: Vec<ImageSnapshot>, newest: &Arc<Version>) -> (Name
                 seq: snapshot.seq,
                 position: newest.position,
                 directory: snapshot.directory,
+                next_tree: newest.next_tree,
                 dead: Arc::clone(&newest.dead),
             })
         });
@@ -308,10 +320,13 @@ fn run(
         },
     })?;
     let dead = Arc::new(DeadVersions::default());
+    let next_tree = start.catalog.iter().map(|tree| TreeId(tree.id.0 + 1)).max();
+    let next_tree = next_tree.unwrap_or_default().max(start.superblock.next_tree);
     let version = Arc::new(Version {
         seq: start.superblock.checkpoint_seq,
         position: start.position,
         directory: start.catalog.clone(),
+        next_tree,
         dead: Arc::clone(&dead),
     });
     let settings = Settings {
@@ -350,7 +365,6 @@ fn run(
     let shards = (0..options.shards)
         .map(|index| Shard::new(ShardId(index as u16), Arc::clone(&shared), start.next_stamp))
         .collect();
-    let next_tree = start.catalog.iter().map(|tree| TreeId(tree.id.0 + 1)).max();
     let commit = Commit::new(
         Arc::clone(&shared),
         CommitStart {
@@ -360,7 +374,7 @@ fn run(
             position: start.position,
             log_start: start.superblock.log_start,
             next_seq: start.next_seq,
-            next_tree: next_tree.unwrap_or_default().max(start.superblock.next_tree),
+            next_tree,
             directory: start.catalog,
             logging: false,
         },
@@ -371,6 +385,7 @@ fn run(
         FlusherStart {
             space: start.space,
             superblock: start.superblock,
+            next_stamp: start.next_stamp,
             version,
             named,
             kept,
@@ -386,15 +401,8 @@ fn run(
     }
     let device = open_device(backend, IN_FLIGHT_MAX)
         .map_err(|error| Error::io("setting up the device of the pager", error))?;
-    let runtime = Arc::new(Runtime::new(
-        shared,
-        shards,
-        commit,
-        flusher,
-        start.data,
-        start.log_files,
-        None,
-    ));
+    let runtime = Runtime::new(shared, shards, commit, flusher, start.data, start.log_files, None);
+    let runtime = Arc::new(runtime.since(start.started));
     let threads = Threads::start(&runtime, device).map_err(|error| Error::io("starting a thread", error))?;
     Ok(Opened {
         runtime,

@@ -46,6 +46,17 @@ const PAGER_REQUESTS: usize = 4096;
 const FLUSHER_REQUESTS: usize = 1024;
 const LANE: usize = 1 << 14;
 
+/// When opening a database began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Started(Instant);
+
+impl Started {
+    /// It begins now.
+    pub fn now() -> Started {
+        Started(Instant::now())
+    }
+}
+
 /// Everything that the threads of one database share.
 pub(crate) struct Runtime {
     /// What drives the actors where there are no threads. First, because its device must be dropped before the
@@ -68,7 +79,7 @@ pub(crate) struct Runtime {
     /// waits for them. (Bad run: a client is about to write the log, the directory's lock is given back, and another
     /// process recovers what this write then destroys.)
     files_closed: RwLock<bool>,
-    started: Instant,
+    started: Started,
     /// Threads that look for their answers before they sleep.
     yielding: AtomicUsize,
     /// The bytes that clients may have under way.
@@ -120,7 +131,7 @@ impl Runtime {
             file_tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
             files_closed: RwLock::new(false),
-            started: Instant::now(),
+            started: Started::now(),
             credits: Credits::new(shared.settings.credit_bytes),
             yielding: AtomicUsize::new(0),
             flusher_untold_pages: AtomicUsize::new(0),
@@ -131,13 +142,18 @@ impl Runtime {
         }
     }
 
-    /// Nanoseconds since the database was opened.
+    /// This runtime, of a database whose opening began earlier.
+    pub fn since(self, started: Started) -> Runtime {
+        Runtime { started, ..self }
+    }
+
+    /// Nanoseconds since opening the database began.
     pub fn now(&self) -> Nanos {
         if let Some(sim) = &self.sim {
             return sim.now();
         }
         // 584 years of nanoseconds fit.
-        self.started.elapsed().as_nanos() as Nanos
+        self.started.0.elapsed().as_nanos() as Nanos
     }
 
     fn shard(&self, id: ShardId) -> &Seat<Shard> {

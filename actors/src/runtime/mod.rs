@@ -29,7 +29,7 @@ mod threads;
 mod waiting;
 
 pub(crate) use credit::Credit;
-pub(crate) use dispatch::Runtime;
+pub(crate) use dispatch::{Runtime, Started};
 pub(crate) use files::LogFiles;
 pub(crate) use inside::is_inside;
 pub(crate) use sim::Sim;

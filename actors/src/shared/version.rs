@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use treering_engine::Seq;
 use treering_engine::catalog::Directory;
 use treering_engine::log::LogPosition;
+use treering_engine::{Seq, TreeId};
 
 /// All trees after commit group `seq`. Immutable; its last user's departure is its death (rule R3).
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Version {
     pub position: LogPosition,
     /// The roots of all partitions of all trees.
     pub directory: Directory,
+    /// Higher than every tree id given until then, also those of trees that are gone.
+    pub next_tree: TreeId,
     /// Where to report the death.
     pub dead: Arc<DeadVersions>,
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::catalog::{Directory, Partition, TreeState};
 use crate::checksum::Crc32c;
 use crate::space::{SpaceMap, block_words, map_blocks};
-use crate::tree::Root;
+use crate::tree::{HEIGHT_MAX, Root};
 use crate::{Extent, PageId, PageRef, Retired, Seq, ShardId, TreeId};
 
 /// What is expected next.
@@ -354,6 +354,9 @@ fn decode_partition(raw: &RawPartition, lower: &[u8], file_pages: u32) -> Result
         height: raw.height,
         entries: raw.entries.get(),
     };
+    if usize::from(root.height) > HEIGHT_MAX {
+        return Err(ImageDefect::Malformed("a tree is higher than any can be"));
+    }
     if reference.is_none() != (root.height == 0) {
         return Err(ImageDefect::Malformed(
             "a root and its height contradict each other",

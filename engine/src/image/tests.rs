@@ -6,7 +6,7 @@ use super::{Image, ImageDecoder, ImageDefect, ImageEncoder, ImageSnapshot, Image
 use crate::catalog::{Directory, Partition, TreeState};
 use crate::checksum::crc32c;
 use crate::space::SpaceMap;
-use crate::tree::Root;
+use crate::tree::{HEIGHT_MAX, Root};
 use crate::{Extent, PageId, PageRef, Retired, Seq, ShardId, TreeId};
 
 const FILE_PAGES: u32 = 100_000;
@@ -37,6 +37,21 @@ fn tree(id: u32, name: &str, lowers: &[Vec<u8>]) -> TreeState {
         id: TreeId(id),
         name: Arc::from(name),
         partitions: [first].into_iter().chain(rest).collect(),
+    }
+}
+
+/// A tree of which a path through it could not be kept.
+#[test]
+fn a_root_that_is_too_high_is_refused() {
+    let mut tree = tree(1, "high", &[vec![1]]);
+    for (height, is_refused) in [(HEIGHT_MAX, false), (HEIGHT_MAX + 1, true), (255, true)] {
+        let mut partitions = tree.partitions.to_vec();
+        partitions[1].root.height = height as u8;
+        tree.partitions = partitions.into();
+        let directory = Directory::new().with_tree(tree.clone()).expect("new");
+        let (bytes, summary) = encode(&directory, &space(), 4096);
+        let refused = decode(&bytes, summary, 4096).is_err();
+        assert_eq!(refused, is_refused, "height {height}");
     }
 }
 

@@ -10,8 +10,13 @@
 //!    of this or a later generation that says `durable_to > x`. If there is one, what should stand at `x`
 //!    was durable and is damaged now: corruption, to be reported and never cut off.
 //! 3. A segment file that is shorter than it was when groups went in was truncated: corruption.
-//! 4. Otherwise a crash left the tail torn, or left holes in it, which is legal: nothing behind `x` was ever
+//! 4. Segments are prepared one after the other, each durably before the next. If one behind the start is missing
+//!    while a later one is there, it was lost: corruption.
+//! 5. Otherwise a crash left the tail torn, or left holes in it, which is legal: nothing behind `x` was ever
 //!    acknowledged as durable. The log ends at `x`.
+//!
+//! What can't be told: that the last segments are missing, all of them from one on, if nothing in the superblock and
+//! in what remains knows of their groups.
 //!
 //! Damage to the very last durable group can't be told from a torn tail: nothing was written after it that
 //! knows better. A clean close writes the end into the superblock, so there point 1 finds it.
@@ -217,6 +222,10 @@ pub fn scan<R: ReadLog>(
                 expected,
             },
         ));
+    }
+    let missing = (last + 1..window.files_end()).find(|number| window.file_bytes(*number).is_none());
+    if let Some(number) = missing {
+        return Err(corrupt(layout.start(number), CorruptReason::SegmentMissing));
     }
     if let Some(durable_to) = window.later_knowledge(&position)? {
         return Err(corrupt(end, CorruptReason::Damaged { found, durable_to }));

@@ -469,6 +469,32 @@ fn missing_and_truncated_segments_are_corruption() {
     assert_eq!(corrupt_reason(&world), Some((world.groups[2].lsn, reason)));
 }
 
+/// What is left looks like a log that ends with its segment, before segments that were prepared and never used.
+#[test]
+fn a_missing_segment_shows_by_those_prepared_behind_it() {
+    let mut world = three_groups();
+    let prepared = vec![0; world.layout.segment_bytes() as usize];
+    let end = world.scan().1.expect("a whole log").position;
+    for number in 1..4 {
+        world.files.0.insert(number, prepared.clone());
+    }
+    assert_eq!(
+        world.scan().1.expect("prepared segments are no log").position,
+        end
+    );
+    for missing in 1..3 {
+        let mut world = world.clone();
+        world.files.0.remove(&missing);
+        assert_eq!(
+            corrupt_reason(&world),
+            Some((world.layout.start(missing), CorruptReason::SegmentMissing))
+        );
+    }
+    // The last ones may have been made or not: nobody can tell.
+    world.files.0.remove(&3);
+    assert_eq!(world.scan().1.expect("fewer prepared segments").position, end);
+}
+
 #[test]
 fn records_that_make_no_sense_are_corruption_at_their_group() {
     let mut world = World::new(8);

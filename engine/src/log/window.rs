@@ -61,6 +61,11 @@ impl<'r, R: ReadLog> Window<'r, R> {
         self.files.get(&number).copied()
     }
 
+    /// One more than the highest number of a segment file.
+    pub(super) fn files_end(&self) -> u64 {
+        self.files.last_key_value().map_or(0, |(number, _)| number + 1)
+    }
+
     /// Whole blocks from `lsn` to the end of its segment file; 0 if they don't exist.
     fn bytes_from(&self, lsn: Lsn) -> usize {
         let length = self.files.get(&self.layout.number(lsn)).copied().unwrap_or(0);

@@ -76,6 +76,14 @@ impl Frames {
         entry.status.fetch_and(!(WRITTEN | WRITING), Ordering::Relaxed);
     }
 
+    /// The page, whose word is gone, leaves the claimed frame, which is as if it had just left the pool.
+    pub(crate) fn vacate(&self, frame: FrameId) {
+        let entry = self.entry(frame);
+        entry.page.store(PageId::NONE.0, Ordering::Relaxed);
+        // Released: who sees that the page isn't written any more must see that it isn't here either.
+        entry.status.store(0, Ordering::Release);
+    }
+
     /// The frame's page. A hint, unless something keeps the page from leaving just now.
     pub(crate) fn page(&self, frame: FrameId) -> Option<PageId> {
         match self.entry(frame).page.load(Ordering::Relaxed) {

@@ -94,7 +94,7 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> Occupancy<B, SLOTS>
             self.frames.unclaim(frame);
             return false;
         }
-        self.frames.take(frame);
+        self.frames.vacate(frame);
         true
     }
 

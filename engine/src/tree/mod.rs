@@ -59,6 +59,7 @@ pub use check::{CheckError, Summary, check, check_part};
 pub use cursor::{Bounds, Cursor};
 pub use cut::{Halves, cut, join};
 pub use diff::{Diff, Difference, Part};
+pub use path::HEIGHT_MAX;
 pub use read::{get, get_many, warm};
 pub use run::{Carry, Run};
 pub use store::{Located, Miss, NewNodes, NodeStore, ReadNodes};

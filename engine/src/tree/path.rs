@@ -7,7 +7,7 @@ use crate::page::{inner_edit, prefetch};
 
 /// More levels than a tree can have: a node splits only when it is full, so there are at least three
 /// children to a node on the way up, and ids have 32 bits.
-pub(super) const HEIGHT_MAX: usize = 32;
+pub const HEIGHT_MAX: usize = 32;
 
 /// A node beside one of the path, under the same parent.
 #[derive(Clone, Copy, Debug)]
