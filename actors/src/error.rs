@@ -120,9 +120,10 @@ pub enum Error {
         /// What is counted: bytes of log or pages.
         unit: &'static str,
     },
-    /// A batch over trees of different shards.
-    #[error("the trees of this batch live on different shards; open the database with one shard")]
-    CrossShard,
+    /// Another transaction, or a single write, has changed what this transaction relied on; nothing of it was applied.
+    /// Try again.
+    #[error("what the transaction relied on was changed meanwhile; nothing was applied, try again")]
+    Conflict,
     /// A shipped closure panicked; nothing of its request was applied.
     #[error("the closure passed to update panicked; its key is unchanged")]
     ClosurePanicked,

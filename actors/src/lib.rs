@@ -70,7 +70,10 @@ mod stats;
 mod ticket;
 mod value;
 
-pub use client::{Awaiting, Backup, Batch, Change, Client, Db, Diff, KeyBounds, Range, Snapshot, Tree};
+pub use client::{
+    Awaiting, Backup, Batch, Change, Client, Db, Diff, Isolation, KeyBounds, Range, Snapshot, Transaction,
+    TransactionRange, Tree,
+};
 pub use error::{Error, Result};
 pub use options::{Durability, IoBackend, Options, Retention};
 pub use stats::{Figure, FigureKind, Histogram, Stats};

@@ -87,6 +87,8 @@ stats! {
     Counter commit_groups,
     /// Operations in them.
     Counter committed_operations,
+    /// Transactions that happened: those over several shards, and those with reads.
+    Counter transactions,
     /// Operations per commit group: median.
     Gauge commits_per_group_p50,
     /// Operations per commit group: largest.
@@ -174,6 +176,7 @@ impl Stats {
             syncs: get(Counter::Syncs),
             commit_groups: get(Counter::CommitGroups),
             committed_operations: get(Counter::CommittedOperations),
+            transactions: get(Counter::Transactions),
             commits_per_group_p50: sizes.quantile(0.5),
             commits_per_group_max: sizes.max(),
             parked: get(Counter::Parked),

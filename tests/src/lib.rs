@@ -2,6 +2,7 @@
 //!
 //! | module | subject |
 //! |---|---|
+//! | [`bank`] | transactions that overlap, and sums that no order may change |
 //! | [`model`] | what a database may answer |
 //! | [`workload`] | several clients with random operations, power cuts and reopenings, all from one seed |
 //! | [`random`] | the seed's numbers |
@@ -10,6 +11,7 @@
 
 #![deny(missing_docs)]
 
+pub mod bank;
 pub mod model;
 pub mod random;
 pub mod seeds;

@@ -483,7 +483,6 @@ impl<O: Fn() -> Db> Run<O> {
                         *map = changed;
                     }
                 }
-                Err(Error::CrossShard) if other_changed.is_some() => {}
                 Err(error) => panic!("{}: {error:?}", self.at()),
             },
         }

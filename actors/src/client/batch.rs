@@ -10,13 +10,14 @@ use super::tree::Tree;
 use crate::blob::blobs_in;
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::shard::{Action, Request, ValueKind};
+use crate::shard::{Action, Request, Transaction, ValueKind, split};
+use crate::shared::with_guard;
 use crate::ticket::{Ticket, ticket};
 
 /// Writes that are applied together or not at all, at every snapshot and after every crash.
 ///
-/// All trees of one batch must live on one shard (with the default of one shard on two cores they always do);
-/// otherwise [`commit`](Batch::commit) says [`Error::CrossShard`].
+/// The trees may be any, on any shards. Over several shards a batch is a transaction without reads: it costs a few
+/// messages between them, and one sync like any other write.
 #[must_use = "a batch does nothing before it is committed"]
 pub struct Batch {
     inner: Arc<Inner>,
@@ -25,6 +26,8 @@ pub struct Batch {
     writes: usize,
     /// Who owns the keys; known from the first write on.
     owner: Option<(TreeId, ShardId)>,
+    /// Whether there are several who do.
+    crosses: bool,
     /// The first bad argument: told by `commit`.
     failure: Option<Error>,
     durability: Durability,
@@ -38,6 +41,7 @@ impl Batch {
             records: Vec::new(),
             writes: 0,
             owner: None,
+            crosses: false,
             failure: None,
             durability,
         }
@@ -65,9 +69,7 @@ impl Batch {
     fn try_add(&mut self, tree: &Tree, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.inner.check_key(key)?;
         let shard = self.inner.owner(tree.id, key)?;
-        if self.owner.get_or_insert((tree.id, shard)).1 != shard {
-            return Err(Error::CrossShard);
-        }
+        self.crosses |= self.owner.get_or_insert((tree.id, shard)).1 != shard;
         match value {
             None => RecordWriter(&mut self.records).delete(tree.id, key),
             Some(value) if value.len() <= self.inner.inline_bytes_max() => {
@@ -104,14 +106,14 @@ impl Batch {
     /// Applies all writes, or none.
     ///
     /// # Errors
-    /// The first bad argument of the batch, [`Error::TransactionTooLarge`], [`Error::CrossShard`], and as
-    /// [`Tree::put`].
+    /// The first bad argument of the batch, [`Error::TransactionTooLarge`], and as [`Tree::put`].
     pub fn commit(self) -> Result<()> {
         self.dispatch(true)?.wait()
     }
 
     /// As [`commit`](Batch::commit), pipelined: the ticket tells when it is done. Batches and writes that one thread
-    /// sends take effect in that order where they concern the same key.
+    /// sends take effect in that order where they concern the same key; but what is sent behind a batch over several
+    /// shards comes after it for sure only once that is answered.
     ///
     /// # Errors
     /// Bad arguments are reported at once, the rest by the ticket.
@@ -125,6 +127,9 @@ impl Batch {
             return Err(error);
         }
         self.inner.runtime.shared.status.check_write()?;
+        if self.crosses {
+            return self.send_over_shards(wait);
+        }
         // An empty batch is answered by any shard, after what was sent to it before.
         let (tree, shard) = self.owner.unwrap_or((TreeId(0), ShardId(0)));
         let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
@@ -145,7 +150,26 @@ impl Batch {
             }
             return Err(Error::WouldDeadlock);
         }
+        if !wait {
+            self.inner.fences.pipelined(shard);
+        }
         Ok(ticket)
+    }
+
+    fn send_over_shards(&mut self, wait: bool) -> Result<Ticket<()>> {
+        let shared = &self.inner.runtime.shared;
+        let parts = with_guard(&shared.memory, |guard| {
+            split(&self.records, &shared.current.load(guard).directory)
+        })?;
+        let transaction = Transaction {
+            number: shared.next_transaction(),
+            parts,
+            durability: self.durability,
+            snapshot: None,
+        };
+        // They are the transaction's now, and so are the large values that they name.
+        self.records.clear();
+        self.inner.send_transaction(transaction, wait)
     }
 }
 

@@ -7,6 +7,7 @@ use super::backup::Backup;
 use super::batch::Batch;
 use super::close::{Ending, Running, flush};
 use super::diff::{Diff, check_own};
+use super::fence::Fences;
 use super::snapshot::Snapshot;
 use super::tree::Tree;
 use crate::commit::{CommitMessage, DROPPED_PREFIX};
@@ -43,6 +44,7 @@ pub struct Client {
 /// What all handles of one database share.
 pub(crate) struct Inner {
     pub runtime: Arc<Runtime>,
+    pub(super) fences: Fences,
     path: Option<PathBuf>,
     ending: Ending,
 }
@@ -82,6 +84,7 @@ impl Db {
             lock,
         } = opened;
         let inner = Inner {
+            fences: Fences::new(runtime.shards.len()),
             runtime,
             path,
             ending: Ending::new(Running { threads, lock }),
@@ -250,6 +253,10 @@ impl Db {
 }
 
 impl Client {
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     /// Opens a tree, creating it if it doesn't exist.
     ///
     /// # Errors

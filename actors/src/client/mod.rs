@@ -12,13 +12,16 @@ mod bulk_load;
 mod close;
 mod db;
 mod diff;
+mod fence;
 mod held;
 mod node_view;
 mod pipelined;
 mod range;
 mod read;
 mod scan;
+mod send_transaction;
 mod snapshot;
+mod transaction;
 mod tree;
 mod write;
 
@@ -31,6 +34,7 @@ pub use diff::{Change, Diff};
 pub(crate) use node_view::NodeView;
 pub use range::Range;
 pub use snapshot::Snapshot;
+pub use transaction::{Isolation, Transaction, TransactionRange};
 pub use tree::Tree;
 
 /// Longest value, bytes.

@@ -105,6 +105,9 @@ impl Inner {
             }
             return Err(Error::WouldDeadlock);
         }
+        if !wait {
+            self.fences.pipelined(shard);
+        }
         Ok(ticket)
     }
 

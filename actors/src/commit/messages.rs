@@ -8,6 +8,8 @@ use treering_engine::tree::Root;
 use treering_engine::{Extent, PageId, Retired, ShardId, Stamp, TreeId};
 use treering_io::AlignedBuffer;
 
+use crate::error::Error;
+use crate::shard::Visit;
 use crate::ticket::{Reply, Resolution};
 
 /// What one shard changed, frozen.
@@ -43,6 +45,14 @@ pub(crate) struct Batch {
 /// Everything that arrives at the commit actor.
 pub(crate) enum CommitMessage {
     Batch(Batch),
+    /// From the last owner: the transaction has all its locks, and shall happen.
+    Decided(Box<Visit>),
+    /// From an owner: its parts of the set are applied, or the transaction of this index can't be.
+    SetPart {
+        set: u64,
+        shard: ShardId,
+        result: Result<Box<Batch>, (usize, Error)>,
+    },
     /// Open a tree by name, creating it if it isn't there (or only if it isn't).
     CreateTree {
         name: String,
@@ -87,7 +97,7 @@ pub(crate) enum CommitMessage {
     },
     /// From the flusher: the checkpoint failed; the log can't be truncated.
     CheckpointFailed {
-        cause: crate::error::Error,
+        cause: Error,
     },
     /// Recovery is over: from here on changes are logged.
     GoLive,

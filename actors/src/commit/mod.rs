@@ -6,6 +6,7 @@
 //! (the unit of I/O and of atomicity on disk).
 //!
 //! # States of a batch
+//! - *part of a set*: applied at one of the owners of a set of transactions; see [`set`](set).
 //! - *gathered*: received; has no sequence number yet. Buffered batches leave this state at once, unless a
 //!   synced group is before them; the others when the log device is free, all together.
 //! - *pending*: has a sequence number and stands in the open or in the written log group, not durable yet.
@@ -26,11 +27,13 @@
 
 mod messages;
 mod publish;
+mod set;
 mod state;
 mod step;
 mod write;
 
 pub(crate) use messages::{Batch, CommitMessage, LogTask};
+pub(crate) use set::logged_bytes;
 pub(crate) use state::{Commit, CommitStart};
 
 /// The log is written when that many record bytes are gathered, whether or not anybody waits for it.

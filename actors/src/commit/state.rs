@@ -9,6 +9,7 @@ use treering_engine::{Seq, ShardId, TreeId};
 use treering_io::AlignedBuffer;
 
 use super::messages::Batch;
+use super::set::{Applied, Sets};
 use crate::actor::Nanos;
 use crate::error::Error;
 use crate::shared::Shared;
@@ -22,6 +23,8 @@ use crate::ticket::{Reply, Resolution};
 )]
 pub(super) enum Gathered {
     Batch(Batch),
+    /// A set of transactions, with the batches of all its owners.
+    Set(Box<Applied>),
     CreateTree {
         name: String,
         must_be_new: bool,
@@ -51,6 +54,7 @@ impl Gathered {
     pub fn sync(&self) -> bool {
         match self {
             Gathered::Batch(batch) => batch.sync || batch.retires_blobs,
+            Gathered::Set(set) => set.sync(),
             Gathered::RestoreTree { .. } | Gathered::RestoreDrop { .. } => false,
             Gathered::CreateTree { .. } | Gathered::Flush { .. } | Gathered::CheckpointSync { .. } => true,
         }
@@ -112,6 +116,7 @@ pub(crate) struct Commit {
     pub(super) gathered: VecDeque<Gathered>,
     /// Since when something is gathered.
     pub(super) gathering_since: Option<Nanos>,
+    pub(super) sets: Sets,
     pub(super) pending: VecDeque<Pending>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) next_seq: Seq,
@@ -152,6 +157,7 @@ impl Commit {
             builder: GroupBuilder::new(start.log_id),
             gathered: VecDeque::new(),
             gathering_since: None,
+            sets: Sets::default(),
             pending: VecDeque::new(),
             in_flight: None,
             next_seq: start.next_seq,

@@ -24,6 +24,10 @@ impl Actor for Commit {
     fn handle(&mut self, message: CommitMessage, now: Nanos, outbox: &mut Outbox) {
         match message {
             CommitMessage::Batch(batch) => self.gathered.push_back(Gathered::Batch(batch)),
+            CommitMessage::Decided(visit) => self.decided(*visit),
+            CommitMessage::SetPart { set, shard, result } => {
+                self.set_part(set, shard, result.map(|batch| *batch), outbox);
+            }
             CommitMessage::CreateTree {
                 name,
                 must_be_new,
@@ -73,6 +77,7 @@ impl Actor for Commit {
             self.refuse_all(outbox);
             return;
         }
+        self.begin_set(outbox);
         self.take_checkpoint_syncs();
         self.publish_ready(outbox);
         if !self.gathered.is_empty() {
@@ -204,13 +209,20 @@ impl Commit {
         let mut refused = false;
         while let Some(next) = self.gathered.pop_front() {
             if let Gathered::Batch(batch) = &next
-                && batch.tip_epoch < self.tip_epoch(batch.shard)
+                && self.is_stale(batch)
             {
                 let cause = self.shortage();
                 self.refuse(next, &cause, outbox);
                 continue;
             }
-            match self.has_place(record_bytes(&next)) {
+            let place = match &next {
+                // Its other owners have gone on from it: they have to go back, too.
+                Gathered::Set(set) if set.batches.iter().any(|batch| self.is_stale(batch)) => {
+                    Place::Never(self.shortage())
+                }
+                next => self.has_place(record_bytes(next)),
+            };
+            match place {
                 Place::Here => {}
                 Place::Later => {
                     self.gathered.push_front(next);
@@ -286,6 +298,7 @@ impl Commit {
                 }
                 group.batches.push(batch);
             }
+            Gathered::Set(set) => self.join_set(*set, group),
             Gathered::CreateTree {
                 name,
                 must_be_new,
@@ -349,7 +362,7 @@ impl Commit {
 
     /// Changes the directory. A contradiction there means that a shard and this actor disagree about what trees
     /// there are: stop before it reaches the disk.
-    fn plan(&mut self, change: impl FnOnce(&Directory) -> Result<Directory, CatalogError>) {
+    pub(super) fn plan(&mut self, change: impl FnOnce(&Directory) -> Result<Directory, CatalogError>) {
         match change(&self.planned) {
             Ok(planned) => self.planned = planned,
             Err(error) => self.shared.status.poison(&Arc::new(std::io::Error::other(error))),
@@ -424,11 +437,17 @@ impl Commit {
         }
     }
 
-    fn tip_epoch(&self, shard: ShardId) -> u64 {
+    pub(super) fn tip_epoch(&self, shard: ShardId) -> u64 {
         self.tip_epochs[usize::from(shard.0)]
     }
 
-    fn shortage(&self) -> Error {
+    /// Whether the batch stands on a tip that was dropped since (rule R13).
+    pub(super) fn is_stale(&self, batch: &Batch) -> bool {
+        batch.tip_epoch < self.tip_epoch(batch.shard)
+    }
+
+    /// Why tips were dropped.
+    pub(super) fn shortage(&self) -> Error {
         self.segment_shortage
             .clone()
             .unwrap_or_else(|| Error::OutOfSpace {
@@ -438,7 +457,15 @@ impl Commit {
 
     /// The batch's shard has to go back to what is published.
     fn drop_tip(&mut self, item: &Gathered, cause: &Error, outbox: &mut Outbox) {
-        if let Gathered::Batch(batch) = item {
+        let batches = match item {
+            Gathered::Batch(batch) => std::slice::from_ref(batch),
+            Gathered::Set(set) => &set.batches,
+            _ => &[],
+        };
+        for batch in batches {
+            if self.is_stale(batch) {
+                continue;
+            }
             let epoch = batch.tip_epoch + 1;
             self.tip_epochs[usize::from(batch.shard.0)] = epoch;
             let message = ShardMessage::TipsDropped {
@@ -452,6 +479,17 @@ impl Commit {
     /// Answers an item with an error and gives its pages back.
     pub(super) fn refuse(&mut self, item: Gathered, error: &Error, outbox: &mut Outbox) {
         match item {
+            Gathered::Set(set) => {
+                for visit in set.transactions {
+                    outbox.resolutions.push(Resolution {
+                        reply: visit.reply,
+                        result: Err(error.clone()),
+                    });
+                }
+                for batch in set.batches {
+                    self.refuse(Gathered::Batch(batch), error, outbox);
+                }
+            }
             Gathered::Batch(batch) => {
                 for mut resolution in batch.resolutions {
                     resolution.result = Err(error.clone());
@@ -497,6 +535,7 @@ impl Commit {
         while let Some(item) = self.gathered.pop_front() {
             self.refuse(item, &error, outbox);
         }
+        self.refuse_sets(&error, outbox);
     }
 }
 
@@ -510,6 +549,7 @@ enum Place {
 fn record_bytes(item: &Gathered) -> usize {
     match item {
         Gathered::Batch(Batch { records, .. }) => records.len(),
+        Gathered::Set(set) => set.record_bytes(),
         Gathered::CreateTree { name, .. } => name.len() + 16,
         _ => 0,
     }

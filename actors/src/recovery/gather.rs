@@ -69,6 +69,18 @@ impl Gatherer {
         self.gathered.is_empty() || self.gathered.bytes() + 2 * group.record_bytes.len() <= self.bytes_max
     }
 
+    /// Takes what happened on several shards at once: to replay it is a matter of keys, like everything else.
+    fn take_changes(&mut self, mut changes: RecordReader<'_>) -> Result<(), LogDefect> {
+        loop {
+            let offset = changes.offset();
+            let Some(change) = changes.next() else {
+                return Ok(());
+            };
+            let taken = self.take_record(&change?);
+            taken.map_err(|reason| LogDefect { offset, reason })?;
+        }
+    }
+
     /// Takes the group's records. It loads no tree.
     pub fn take(&mut self, group: &Group<'_>) -> Result<(), LogDefect> {
         let mut records = group.records();
@@ -102,6 +114,12 @@ impl Gatherer {
                         extents: extents.iter().collect(),
                         blob: self.blobs - 1,
                     }));
+                }
+                Record::Transaction { seq, changes } => {
+                    if seq > self.checkpoint_seq {
+                        self.take_changes(changes)?;
+                    }
+                    Ok(())
                 }
                 record if !*skip => self.take_record(&record),
                 _ => Ok(()),

@@ -93,6 +93,13 @@ impl Log {
                         blobs.push(extents.iter().collect());
                         loads = true;
                     }
+                    Record::Transaction { seq, changes } if seq > checkpoint_seq => {
+                        for change in changes {
+                            if let Record::PutBlob { descriptor, .. } = change? {
+                                blobs.push(blob_extents(descriptor).map(|retired| retired.extent).collect());
+                            }
+                        }
+                    }
                     _ => {}
                 }
             }

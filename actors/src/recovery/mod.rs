@@ -35,6 +35,7 @@ mod replay;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use treering_engine::catalog::Directory as Catalog;
 use treering_engine::image::ImageSnapshot;
@@ -360,6 +361,7 @@ fn run(
         status: Status::default(),
         counters: Counters::default(),
         group_sizes: GroupSizes::new(),
+        transactions: AtomicU64::new(0),
         settings,
     });
     let shards = (0..options.shards)

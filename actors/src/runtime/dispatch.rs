@@ -451,6 +451,14 @@ impl Runtime {
             .collect()
     }
 
+    /// Lets time pass on behalf of a client that wants to try something again.
+    pub fn pause(&self, nanos: Nanos) {
+        match &self.sim {
+            Some(sim) => sim.pause(self, nanos),
+            None => std::thread::sleep(Duration::from_nanos(nanos)),
+        }
+    }
+
     // ---- running actors ----
 
     /// One step of an actor by its own thread; returns whether it found anything to do, and its deadline.

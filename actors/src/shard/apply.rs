@@ -145,6 +145,8 @@ pub(super) fn apply(
         }
         Action::Update { key, function } => update(store, root, (tree, key), function, large, notes),
         Action::Batch { .. }
+        | Action::Transaction(_)
+        | Action::Fence
         | Action::Replay(_)
         | Action::DropTree
         | Action::PrepareLoad

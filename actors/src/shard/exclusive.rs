@@ -1,5 +1,7 @@
 //! Requests for several keys: they run alone, so that they can be undone as a whole.
 
+use std::sync::Arc;
+
 use crossbeam_epoch::Guard;
 use treering_engine::log::{Record, RecordReader};
 use treering_engine::tree::{self, Miss};
@@ -11,6 +13,7 @@ use super::replay::ReplayJob;
 use super::state::{Exclusive, ExclusiveJob, Shard};
 use super::step::Place;
 use super::store::TipStore;
+use super::transaction::Visit;
 use crate::actor::Outbox;
 use crate::blob::blobs_in;
 use crate::client::NodeView;
@@ -37,7 +40,11 @@ impl Shard {
     pub(super) fn in_atomic_batch(&self) -> bool {
         self.exclusive
             .as_ref()
-            .is_some_and(|e| matches!(e.job, ExclusiveJob::Batch(_)) && e.next > 0)
+            .is_some_and(|exclusive| match exclusive.job {
+                ExclusiveJob::Batch(_) => exclusive.next > 0,
+                ExclusiveJob::Replay(_) => false,
+                ExclusiveJob::Set(_) => true,
+            })
     }
 
     /// Takes up a request for several keys. The open batch is empty.
@@ -62,6 +69,29 @@ impl Shard {
         };
         self.exclusive = Some(Exclusive {
             job,
+            transaction: None,
+            reply,
+            _credit: credit,
+            next: 0,
+            waits_for: None,
+            held: Vec::new(),
+        });
+    }
+
+    /// Takes up a transaction that has all its locks, and all its parts here. The open batch is empty.
+    pub(super) fn begin_complete(&mut self, visit: Visit) {
+        let Visit {
+            transaction,
+            reply,
+            credit,
+            ..
+        } = visit;
+        self.open.sync |= transaction.durability == Durability::Sync;
+        self.shared.counters.add(Counter::Transactions, 1);
+        let records: Vec<&[u8]> = transaction.parts.iter().map(|part| &part.records[..]).collect();
+        self.exclusive = Some(Exclusive {
+            job: ExclusiveJob::Batch(records.concat()),
+            transaction: Some(transaction),
             reply,
             _credit: credit,
             next: 0,
@@ -75,12 +105,22 @@ impl Shard {
         let Some(mut exclusive) = self.exclusive.take() else {
             return true;
         };
-        if exclusive.waits_for.is_some() {
+        let is_sent = matches!(&exclusive.job, ExclusiveJob::Set(job) if job.is_sent());
+        if is_sent || exclusive.waits_for.is_some() {
             self.exclusive = Some(exclusive);
             return false;
         }
         loop {
             let progress = match &mut exclusive.job {
+                ExclusiveJob::Set(job) => match (job.failure.clone(), job.current(), self.open_limit()) {
+                    (Some(error), ..) | (None, Some(_), Some(error)) => Progress::Failed(error),
+                    (None, None, _) => Progress::Ended,
+                    (None, Some((transaction, part)), None) => {
+                        let transaction = Arc::clone(transaction);
+                        let records = &transaction.parts[part].records;
+                        self.run_record(records, &mut exclusive.next, guard, outbox)
+                    }
+                },
                 ExclusiveJob::Batch(records) => match self.batch_limit(records) {
                     Some(error) => Progress::Failed(error),
                     None => self.run_record(records, &mut exclusive.next, guard, outbox),
@@ -101,6 +141,17 @@ impl Shard {
                     held.into_iter().for_each(|frame| self.unhold(frame));
                 }
                 Progress::Ended => {
+                    if let ExclusiveJob::Set(job) = &mut exclusive.job {
+                        if job.current().is_some() {
+                            job.part_done();
+                            exclusive.next = 0;
+                            continue;
+                        }
+                        self.send_set(job, outbox);
+                        exclusive.held.drain(..).for_each(|frame| self.unhold(frame));
+                        self.exclusive = Some(exclusive);
+                        return false;
+                    }
                     if let ExclusiveJob::Batch(records) = &exclusive.job {
                         self.open.records.extend_from_slice(records);
                     }
@@ -108,8 +159,12 @@ impl Shard {
                     return true;
                 }
                 Progress::Failed(error) => {
-                    self.undo_open();
-                    self.release_blobs(&exclusive.job);
+                    if let ExclusiveJob::Set(job) = &exclusive.job {
+                        self.fail_set(job, error, outbox);
+                        exclusive.held.drain(..).for_each(|frame| self.unhold(frame));
+                        return true;
+                    }
+                    self.undo_exclusive(&exclusive.job);
                     self.end_exclusive(exclusive, Err(error));
                     return true;
                 }
@@ -125,6 +180,12 @@ impl Shard {
                             self.read_ahead(records, exclusive.next, reference, guard, outbox);
                         }
                         ExclusiveJob::Replay(job) => self.read_ahead_replayed(job, guard, outbox),
+                        ExclusiveJob::Set(job) => {
+                            if let Some((transaction, part)) = job.current() {
+                                let records = &transaction.parts[part].records;
+                                self.read_ahead(records, exclusive.next, reference, guard, outbox);
+                            }
+                        }
                     }
                     self.exclusive = Some(exclusive);
                     return false;
@@ -181,15 +242,28 @@ impl Shard {
 
     /// Ends the exclusive request with an error, undoing what it did.
     pub(super) fn abort_exclusive(&mut self, error: &Error) {
-        if let Some(exclusive) = self.exclusive.take() {
-            self.undo_open();
-            self.release_blobs(&exclusive.job);
-            self.end_exclusive(exclusive, Err(error.clone()));
+        let Some(mut exclusive) = self.exclusive.take() else {
+            return;
+        };
+        if let ExclusiveJob::Set(job) = &mut exclusive.job {
+            if !job.is_sent() {
+                // Told when it runs next. What it did is taken back at once: the tips may be about to be dropped.
+                self.undo_set();
+                job.failure.get_or_insert_with(|| error.clone());
+                exclusive.waits_for = None;
+            }
+            self.exclusive = Some(exclusive);
+            return;
         }
+        self.undo_exclusive(&exclusive.job);
+        self.end_exclusive(exclusive, Err(error.clone()));
     }
 
     fn end_exclusive(&mut self, exclusive: Exclusive, result: crate::error::Result<Outcome>) {
         exclusive.held.iter().for_each(|frame| self.unhold(*frame));
+        if let Some(transaction) = &exclusive.transaction {
+            self.release_transaction(transaction);
+        }
         self.open.operations += 1;
         self.open.resolutions.push(Resolution {
             reply: exclusive.reply,
@@ -197,32 +271,36 @@ impl Shard {
         });
     }
 
-    /// The blobs of a failed batch are free: those that were applied stand in `extents_unused` already (by
-    /// `undo_open`), so all of them are counted once from the writes.
-    fn release_blobs(&mut self, job: &ExclusiveJob) {
-        let ExclusiveJob::Batch(records) = job else { return };
-        self.open.extents_unused.clear();
-        self.open.extents_unused.extend(blobs_in(records));
+    /// Takes back what an exclusive request did. The blobs of a failed batch are free, those that were applied and
+    /// those that weren't: they are counted once, from the writes.
+    fn undo_exclusive(&mut self, job: &ExclusiveJob) {
+        if let ExclusiveJob::Batch(records) = job {
+            self.open.extents_added.clear();
+            self.open.extents_unused.extend(blobs_in(records));
+        }
+        self.undo_open();
     }
 
     /// Why a batch can't go on: it is larger than what one commit may take.
     fn batch_limit(&self, records: &[u8]) -> Option<Error> {
         let settings = &self.shared.settings;
-        let (needed, limit, unit) = if records.len() > settings.batch_record_bytes_max {
-            (records.len(), settings.batch_record_bytes_max, "bytes of log")
-        } else if self.open.pages.created.len() >= settings.open_nodes_max {
-            (
-                self.open.pages.created.len() + 1,
-                settings.open_nodes_max,
-                "pages",
-            )
-        } else {
-            return None;
-        };
+        if records.len() <= settings.batch_record_bytes_max {
+            return self.open_limit();
+        }
         Some(Error::TransactionTooLarge {
-            needed: needed as u64,
+            needed: records.len() as u64,
+            limit: settings.batch_record_bytes_max as u64,
+            unit: "bytes of log",
+        })
+    }
+
+    /// Why an open batch that can't be sent in parts can't go on: it holds all the nodes that it may.
+    fn open_limit(&self) -> Option<Error> {
+        let limit = self.shared.settings.open_nodes_max;
+        (self.open.pages.created.len() >= limit).then(|| Error::TransactionTooLarge {
+            needed: self.open.pages.created.len() as u64 + 1,
             limit: limit as u64,
-            unit,
+            unit: "pages",
         })
     }
 
@@ -283,7 +361,8 @@ impl Shard {
     ) -> Progress {
         let place = match self.locate(tree, key, guard) {
             Place::Here(place) => place,
-            Place::Elsewhere(_) => return Progress::Failed(Error::CrossShard),
+            // Given away since the client looked. The next attempt knows.
+            Place::Elsewhere(_) => return Progress::Failed(Error::Conflict),
             Place::Nowhere => {
                 return Progress::Failed(Error::TreeNotFound {
                     name: format!("#{}", tree.0),

@@ -1,5 +1,6 @@
 //! What a shard worker is asked for, and what it is told.
 
+use std::sync::Arc;
 use std::{fmt, io};
 
 use treering_engine::memory::FrameId;
@@ -8,6 +9,7 @@ use treering_engine::{Extent, PageRef, TreeId};
 use treering_io::AlignedBuffer;
 
 use super::replay::ReplayPart;
+use super::transaction::{Transaction, Visit};
 use super::update::UpdateFunction;
 use crate::blob::Piece;
 use crate::error::Error;
@@ -116,6 +118,10 @@ pub(crate) enum Action {
     Batch {
         records: Vec<u8>,
     },
+    /// All or nothing, over several partitions.
+    Transaction(Arc<Transaction>),
+    /// Answered at once when everything that was sent to the shard before has run.
+    Fence,
     /// Records of the log, each key once, in order of (tree, key): only during recovery.
     Replay(ReplayPart),
     /// Forget the tree; its pages are retired step by step.
@@ -172,7 +178,7 @@ pub(crate) enum Stored {
 }
 
 impl Stored {
-    fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         match self {
             Stored::Absent => 0,
             Stored::Inline(bytes) | Stored::Blob(bytes) => bytes.len(),
@@ -202,7 +208,8 @@ impl Request {
             Action::Batch { records } => records.capacity(),
             Action::Load(loaded) => loaded.record.len() + loaded.extents.len() * size_of::<Extent>(),
             // Recovery bounds its slices itself, and hands all shards their parts at once.
-            Action::Replay(_) | Action::DropTree | Action::PrepareLoad => 0,
+            Action::Transaction(transaction) => transaction.bytes(),
+            Action::Replay(_) | Action::DropTree | Action::Fence | Action::PrepareLoad => 0,
         }
     }
 
@@ -215,11 +222,27 @@ impl Request {
             | Action::Swap { key, .. }
             | Action::Update { key, .. } => Some(key),
             Action::Batch { .. }
+            | Action::Transaction(_)
+            | Action::Fence
             | Action::Replay(_)
             | Action::DropTree
             | Action::PrepareLoad
             | Action::Load(_) => None,
         }
+    }
+}
+
+impl Request {
+    /// The request, out of the hands of somebody who keeps only the place where it stood.
+    pub fn take(&mut self) -> Request {
+        let empty = Request {
+            tree: self.tree,
+            action: Action::Fence,
+            durability: self.durability,
+            reply: Reply::none(),
+            credit: None,
+        };
+        std::mem::replace(self, empty)
     }
 }
 
@@ -232,6 +255,8 @@ impl fmt::Debug for Request {
             Action::Swap { .. } => "swap",
             Action::Update { .. } => "update",
             Action::Batch { .. } => "batch",
+            Action::Transaction(_) => "transaction",
+            Action::Fence => "fence",
             Action::Replay(_) => "replay",
             Action::DropTree => "drop tree",
             Action::PrepareLoad => "prepare load",
@@ -271,6 +296,17 @@ pub(crate) enum ShardMessage {
     TipsDropped { tip_epoch: u64, cause: Error },
     /// From the commit actor: the published version says that the tree is dropped, and gives this shard a part of it.
     TreeDropped { tree: TreeId },
+    /// From another shard: a transaction comes to the next owner.
+    Visit(Box<Visit>),
+    /// From a shard or the commit actor: the transaction doesn't happen, its locks are free.
+    Release(Arc<Transaction>),
+    /// From the commit actor: these transactions happen together; apply your parts.
+    Apply {
+        set: u64,
+        transactions: Arc<[Arc<Transaction>]>,
+    },
+    /// From the commit actor: all owners have answered; the set happens, or is to be taken back.
+    SetClosed { set: u64, happens: bool },
     /// From the flusher: fresh page ids, or the reason why there are none.
     Chunk {
         extents: Vec<Extent>,

@@ -13,6 +13,7 @@
 //!   above, later requests for its key queue behind it.
 //! - *exclusive*: a request for several keys. It runs alone on a batch of its own, so that it can be undone;
 //!   until it has run no other request is taken.
+//! - *waiting for a lock*: a transaction has claimed its key (see [`transaction`]).
 //! - *in a batch*: applied (or refused); its reply leaves with the batch and is told when that is published
 //!   (rule R12).
 //!
@@ -38,6 +39,7 @@ mod state;
 mod step;
 mod store;
 mod tips;
+mod transaction;
 mod update;
 
 pub(crate) use messages::{
@@ -45,6 +47,7 @@ pub(crate) use messages::{
 };
 pub(crate) use replay::ReplayPart;
 pub(crate) use state::Shard;
+pub(crate) use transaction::{KeyRange, Part, Transaction, Visit, split};
 pub(crate) use update::UpdateFunction;
 
 /// Most frozen batches of one shard that are not published yet.

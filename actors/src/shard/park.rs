@@ -10,7 +10,6 @@ use crate::actor::Outbox;
 use crate::error::Error;
 use crate::pager::{PagerMessage, Waiter};
 use crate::shared::{Counter, unhold};
-use crate::ticket::Reply;
 
 impl Shard {
     /// Queues a request behind a parked one for the same key, if there is one (rule R10).
@@ -22,14 +21,7 @@ impl Shard {
         let Some(queue) = self.parked.behind.get_mut(&(request.tree, Box::from(key))) else {
             return false;
         };
-        let empty = Request {
-            tree: request.tree,
-            action: super::Action::DropTree,
-            durability: request.durability,
-            reply: Reply::none(),
-            credit: None,
-        };
-        queue.push_back(std::mem::replace(request, empty));
+        queue.push_back(request.take());
         self.parked.count += 1;
         true
     }
@@ -68,6 +60,8 @@ impl Shard {
     pub(super) fn loaded(&mut self, reference: PageRef, result: Result<FrameId, Error>) {
         let mut waiting = self.parked.by_page.remove(&reference.id).unwrap_or_default();
         self.reclaim_loaded(reference, result.as_ref().err());
+        let failure = result.as_ref().err().cloned();
+        let mut hold = None;
         match result {
             Ok(frame) => {
                 // One hold came with the page; it goes to one of those that waited, and is given back by it.
@@ -81,7 +75,7 @@ impl Shard {
                 } else if let Some(first) = waiting.first_mut() {
                     first.held.push(frame);
                 } else {
-                    self.unhold(frame);
+                    hold = Some(frame);
                 }
                 self.ready.extend(waiting);
             }
@@ -98,6 +92,9 @@ impl Shard {
                     self.refuse(ready, error.clone());
                 }
             }
+        }
+        if let Some(frame) = self.visits_loaded(reference.id, failure.as_ref(), hold) {
+            self.unhold(frame);
         }
     }
 
@@ -122,6 +119,7 @@ impl Shard {
             Some(next) => self.ready.push_front(ReadyRequest::new(next)),
             None => {
                 self.parked.behind.remove(&place);
+                self.unparked();
             }
         }
     }

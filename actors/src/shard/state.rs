@@ -11,6 +11,9 @@ use super::messages::{EmptyLists, Request};
 use super::replay::ReplayJob;
 use super::store::{OpenPages, Supply};
 use super::tips::Tips;
+use super::transaction::Transaction;
+use super::transaction::apply_set::SetJob;
+use super::transaction::visit::Visits;
 use crate::error::Error;
 use crate::runtime::Credit;
 use crate::shared::Shared;
@@ -84,6 +87,8 @@ pub(super) struct Parked {
 /// A request for several keys, under way.
 pub(super) struct Exclusive {
     pub job: ExclusiveJob,
+    /// The transaction whose locks are given back at the end, if it is one.
+    pub transaction: Option<Arc<Transaction>>,
     pub reply: Reply,
     /// Given back when the job's records are.
     pub _credit: Option<Credit>,
@@ -101,6 +106,8 @@ pub(super) enum ExclusiveJob {
     Batch(Vec<u8>),
     /// These changes, which the log holds already.
     Replay(ReplayJob),
+    /// This shard's parts of a set of transactions.
+    Set(SetJob),
 }
 
 /// Why the shard can't go on, if it can't.
@@ -127,6 +134,9 @@ pub(crate) struct Shard {
     /// Requests that wait for large values.
     pub(super) large: LargeJobs,
     pub(super) exclusive: Option<Exclusive>,
+    pub(super) visits: Visits,
+    /// Sets that are to be applied, in order.
+    pub(super) sets_due: VecDeque<(u64, Arc<[Arc<Transaction>]>)>,
     /// Frozen batches that are not published yet, and bytes of their records.
     pub(super) unpublished: u32,
     pub(super) unpublished_bytes: usize,
@@ -182,6 +192,8 @@ impl Shard {
             parked: Parked::default(),
             large: LargeJobs::default(),
             exclusive: None,
+            visits: Visits::default(),
+            sets_due: VecDeque::new(),
             unpublished: 0,
             unpublished_bytes: 0,
             hits: 0,

@@ -10,6 +10,7 @@ use super::messages::{Action, Request, ShardMessage};
 use super::state::{ReadyRequest, Shard, Starved};
 use super::store::TipStore;
 use super::tips::{Tip, TipPlace};
+use super::transaction::LOCK_WAITERS_MAX;
 use super::{
     BATCH_OPERATIONS_MAX, BATCHES_UNDER_WAY, CHUNK_IDS, CHUNK_IDS_LOW, EMPTY_LISTS_MAX, FRAMES_TAKEN,
     UNPUBLISHED_BATCHES_MAX,
@@ -21,7 +22,7 @@ use crate::error::Error;
 use crate::flusher::FlusherMessage;
 use crate::options::Durability;
 use crate::shared::{Counter, with_guard};
-use crate::ticket::Resolution;
+use crate::ticket::{Outcome, Resolution};
 
 /// Requests that are looked up side by side before they run, and the number from which that pays.
 const WARMED_MAX: usize = 32;
@@ -58,6 +59,10 @@ impl Actor for Shard {
                 }
             }
             ShardMessage::TreeDropped { tree } => self.begin_reclaiming(tree),
+            ShardMessage::Visit(visit) => self.visits.arrived.push_back(*visit),
+            ShardMessage::Release(transaction) => self.release_transaction(&transaction),
+            ShardMessage::Apply { set, transactions } => self.sets_due.push_back((set, transactions)),
+            ShardMessage::SetClosed { set, happens } => self.set_closed(set, happens),
             ShardMessage::TipsDropped { tip_epoch, cause } => self.drop_tips(tip_epoch, &cause, outbox),
             ShardMessage::Chunk { extents, shortage } => {
                 self.chunk_requested = false;
@@ -108,6 +113,7 @@ impl Actor for Shard {
             && self.exclusive.is_none()
             && self.starved == Starved::No
             && self.parked.count < self.shared.settings.parked_max
+            && self.visits.singles < LOCK_WAITERS_MAX
             && !self.is_full()
     }
 
@@ -134,7 +140,7 @@ impl Shard {
     }
 
     /// Whether as much is unpublished as may be: nothing more is frozen before some of it is.
-    fn is_ahead(&self) -> bool {
+    pub(super) fn is_ahead(&self) -> bool {
         self.unpublished >= UNPUBLISHED_BATCHES_MAX
             || self.unpublished_bytes >= self.shared.settings.unpublished_bytes_max
     }
@@ -149,7 +155,7 @@ impl Shard {
     /// Runs requests until there are none, one must wait for all others, or the open batch is full.
     fn run(&mut self, guard: &Guard, outbox: &mut Outbox) {
         if let Some(cause) = self.shared.status.cause() {
-            return self.refuse_waiting(&Error::Poisoned { cause });
+            return self.refuse_waiting(&Error::Poisoned { cause }, outbox);
         }
         self.forget_reclaimed(guard);
         if self.open.is_empty() {
@@ -166,19 +172,40 @@ impl Shard {
             if self.starved != Starved::No {
                 return;
             }
-            if let Some(ready) = self.ready.pop_front() {
-                self.parked.count -= 1;
-                self.run_single(ready, true, guard, outbox);
-                continue;
-            }
+            // Before requests whose page has come: what it does may be taken back, and theirs must not be.
             if self.exclusive.is_some() {
                 if !self.run_exclusive(guard, outbox) {
                     return;
                 }
                 continue;
             }
+            if let Some(ready) = self.ready.pop_front() {
+                self.parked.count -= 1;
+                self.run_single(ready, true, guard, outbox);
+                continue;
+            }
+            if !self.sets_due.is_empty() {
+                if !self.begin_set(outbox) {
+                    return;
+                }
+                continue;
+            }
+            if !self.visits.complete.is_empty() {
+                if self.is_ahead() {
+                    return;
+                }
+                self.freeze(outbox);
+                if let Some(visit) = self.visits.complete.pop_front() {
+                    self.begin_complete(visit);
+                }
+                continue;
+            }
+            if self.visit_next(guard, outbox) {
+                continue;
+            }
             // One step takes more requests than may be parked. (Bad run: all of them miss, and hold all frames.)
-            if self.parked.count >= self.shared.settings.parked_max {
+            if self.parked.count >= self.shared.settings.parked_max || self.visits.singles >= LOCK_WAITERS_MAX
+            {
                 return;
             }
             if warmed == 0 {
@@ -192,15 +219,58 @@ impl Shard {
                 self.run_single(ReadyRequest::new(request), false, guard, outbox);
                 continue;
             }
-            if self.parked.count > 0 || self.is_ahead() {
-                // Requests for several keys wait until those before them have run, and are waited for.
-                self.incoming.push_front(request);
+            if let Some(waits) = self.run_many(request, guard, outbox) {
+                self.incoming.push_front(waits);
                 return;
             }
-            self.freeze(outbox);
-            self.begin_exclusive(request, guard);
         }
         self.reclaim(guard, outbox);
+    }
+
+    /// Takes up a request for several keys, or none; gives it back if it has to wait for those before it.
+    fn run_many(&mut self, request: Request, guard: &Guard, outbox: &mut Outbox) -> Option<Request> {
+        let before = self.parked.count + self.visits.singles;
+        match &request.action {
+            Action::Transaction(transaction) => {
+                if !self.visits.admits() {
+                    return Some(request);
+                }
+                let transaction = std::sync::Arc::clone(transaction);
+                let Request { reply, credit, .. } = request;
+                self.begin_transaction(transaction, reply, credit, guard, outbox);
+                return None;
+            }
+            Action::Fence => {
+                if before > 0 {
+                    return Some(request);
+                }
+                outbox.resolutions.push(Resolution {
+                    reply: request.reply,
+                    result: Ok(Outcome::Done),
+                });
+                return None;
+            }
+            Action::Batch { records } if !records.is_empty() && !self.visits.locks.is_idle() => {
+                if !self.visits.admits() {
+                    return Some(request);
+                }
+                self.begin_claimed_batch(request, guard, outbox);
+                return None;
+            }
+            // Transactions may have found the tree empty, and rely on it.
+            Action::Load(_) if !self.visits.locks.is_idle() => return Some(request),
+            // What begins and ends nothing of its own comes after all that was begun.
+            Action::Batch { records } if records.is_empty() && self.visits.admitted > 0 => {
+                return Some(request);
+            }
+            _ => {}
+        }
+        if before > 0 || self.is_ahead() {
+            return Some(request);
+        }
+        self.freeze(outbox);
+        self.begin_exclusive(request, guard);
+        None
     }
 
     /// Looks the keys of what has come in up side by side, so that the cache misses of many descents overlap: applying
@@ -237,9 +307,17 @@ impl Shard {
 
     /// Runs a request that names one key, or parks it. `in_turn` says that nobody else's turn for the key comes
     /// before it.
-    fn run_single(&mut self, ready: ReadyRequest, in_turn: bool, guard: &Guard, outbox: &mut Outbox) {
+    pub(super) fn run_single(
+        &mut self,
+        ready: ReadyRequest,
+        in_turn: bool,
+        guard: &Guard,
+        outbox: &mut Outbox,
+    ) {
         let mut ready = ready;
-        if !in_turn && self.queue_behind_parked(&mut ready.request) {
+        if !in_turn
+            && (self.queue_behind_lock(&mut ready.request) || self.queue_behind_parked(&mut ready.request))
+        {
             return;
         }
         let tree = ready.request.tree;
@@ -333,9 +411,13 @@ impl Shard {
     }
 
     /// The database is poisoned: nothing is applied any more, since nobody takes back the pages of refused batches.
-    fn refuse_waiting(&mut self, error: &Error) {
+    fn refuse_waiting(&mut self, error: &Error, outbox: &mut Outbox) {
         self.starved = Starved::No;
         self.abort_exclusive(error);
+        // A set stays as it is: nobody will ask for it any more.
+        self.exclusive = None;
+        self.sets_due.clear();
+        self.refuse_visits(error, outbox);
         loop {
             // One that is refused may make the next for its key ready.
             if let Some(ready) = self.ready.pop_front() {
@@ -471,6 +553,12 @@ impl Shard {
         if self.open.is_empty() || self.is_ahead() || self.in_atomic_batch() {
             return;
         }
+        let batch = self.close_batch();
+        outbox.commit.push(CommitMessage::Batch(batch));
+    }
+
+    /// Takes what the open batch holds, and opens another one.
+    pub(super) fn close_batch(&mut self) -> Batch {
         let roots = self.tips.freeze();
         let lists = self.empty_lists.pop().unwrap_or_default();
         let open = &mut self.open;
@@ -478,7 +566,7 @@ impl Shard {
         let created = Vec::with_capacity(open.pages.created.len());
         let retired = Vec::with_capacity(open.pages.retired.len());
         self.unpublished_bytes += open.records.len();
-        outbox.commit.push(CommitMessage::Batch(Batch {
+        let batch = Batch {
             shard: self.id,
             tip_epoch: self.tip_epoch,
             stamp: open.pages.stamp,
@@ -496,9 +584,10 @@ impl Shard {
             resolutions: std::mem::replace(&mut open.resolutions, lists.resolutions),
             operations: std::mem::take(&mut open.operations),
             sync: std::mem::take(&mut open.sync),
-        }));
+        };
         self.unpublished += 1;
         self.open_batch();
+        batch
     }
 
     /// Takes back what the open batch did to the trees: nodes, roots, records. Replies stay.
@@ -527,8 +616,9 @@ impl Shard {
 
     /// The commit actor refused batches: what this shard built on them is void.
     fn drop_tips(&mut self, tip_epoch: u64, cause: &Error, outbox: &mut Outbox) {
-        self.undo_open();
         self.abort_exclusive(cause);
+        self.undo_open();
+        self.forget_validation(cause, outbox);
         self.tips.clear();
         let shared = std::sync::Arc::clone(&self.shared);
         with_guard(&shared.memory, |guard| self.restart_reclaiming(guard));

@@ -158,6 +158,24 @@ impl Tips {
         roots
     }
 
+    /// The roots that the changed partitions had before the open batch.
+    pub fn roots_before(&self) -> Vec<(TreeId, Arc<[u8]>, Root)> {
+        let touched = self.touched.iter();
+        let before = touched.filter_map(|(tree, lower)| {
+            let tip = self.get(*tree, lower)?;
+            Some((*tree, Arc::clone(lower), tip.frozen))
+        });
+        before.collect()
+    }
+
+    /// Gives a partition the root back that it had before a batch that nothing was built on.
+    pub fn restore(&mut self, tree: TreeId, lower: &[u8], root: Root) {
+        if let Some(tip) = self.get_mut(tree, lower) {
+            tip.root = root;
+            tip.frozen = root;
+        }
+    }
+
     /// Takes back what the open batch did to the roots.
     pub fn undo(&mut self) {
         for (tree, lower) in std::mem::take(&mut self.touched) {

@@ -22,6 +22,7 @@ pub(crate) enum Counter {
     Syncs,
     CommitGroups,
     CommittedOperations,
+    Transactions,
     Checkpoints,
     Parked,
     /// Commits of transactions that were refused because of another's.

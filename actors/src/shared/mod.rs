@@ -16,6 +16,7 @@ pub(crate) use status::Status;
 pub(crate) use version::{DeadVersions, Version};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use treering_engine::memory::Memory;
 use treering_engine::version::VersionCell;
@@ -40,8 +41,17 @@ pub(crate) struct Shared {
     pub counters: Counters,
     /// Operations per commit group.
     pub group_sizes: GroupSizes,
+    /// Numbers of transactions.
+    pub transactions: AtomicU64,
     /// Fixed limits and settings.
     pub settings: Settings,
+}
+
+impl Shared {
+    /// A number that no transaction has had since the database was opened.
+    pub fn next_transaction(&self) -> u64 {
+        self.transactions.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// Settings that stay as they were at opening.

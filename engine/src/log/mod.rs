@@ -33,7 +33,9 @@ pub use group::{
     GROUP_HEADER_BYTES, Group, GroupBuilder, GroupDefect, GroupHeader, GroupImage, GroupStart, encoded_bytes,
     parse_group,
 };
-pub use record::{LoadedExtents, Record, RecordWriter};
+pub use record::{
+    BATCH_FRAME_BYTES, HEAD_BYTES_MAX, LoadedExtents, Record, RecordWriter, TRANSACTION_FRAME_BYTES,
+};
 pub use record_reader::{LogDefect, RecordReader};
 pub use scan::{LogEnd, ReadLog, ScanError, ScanStart, SegmentFile, scan};
 pub use segment::{SegmentHeader, SegmentHeaderDefect, SegmentLayout};

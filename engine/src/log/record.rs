@@ -39,6 +39,9 @@ pub(super) const LOAD_EXTENT_BYTES: usize = 8;
 /// Bytes of a batch's begin and end records together: what a batch costs beyond its changes.
 pub const BATCH_FRAME_BYTES: usize = 1 + 8 + 2 + 8 + 1;
 
+/// What a transaction costs beyond its changes, bytes.
+pub const TRANSACTION_FRAME_BYTES: usize = 1 + 8 + 4;
+
 /// Most bytes of a varint that holds 32 bits.
 pub(super) const VARINT_BYTES_MAX: usize = 5;
 

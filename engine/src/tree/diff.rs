@@ -16,7 +16,7 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::sync::Arc;
 
 use super::{Miss, ReadNodes, Root};
@@ -42,6 +42,8 @@ pub struct Difference<'d> {
 pub struct Diff {
     old: Place,
     new: Place,
+    lower: Bound<Vec<u8>>,
+    upper: Bound<Vec<u8>>,
 }
 
 /// A part of a tree: the lowest key that belongs to it, and its root.
@@ -60,6 +62,8 @@ struct Place {
     at: At,
     /// The key of the entry, if this is at one.
     key: Vec<u8>,
+    /// Whether the lower bound may lie in the node that this is at: of its part nothing was passed so far.
+    at_lower: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -99,6 +103,18 @@ impl Diff {
         Diff {
             old: Place::start(old.into_iter().collect()),
             new: Place::start(new.into_iter().collect()),
+            lower: Bound::Unbounded,
+            upper: Bound::Unbounded,
+        }
+    }
+
+    /// The same, of the keys within bounds. What lies outside isn't read, but for the ways to the bounds.
+    #[must_use]
+    pub fn within(self, lower: Bound<&[u8]>, upper: Bound<&[u8]>) -> Diff {
+        Diff {
+            lower: lower.map(<[u8]>::to_vec),
+            upper: upper.map(<[u8]>::to_vec),
+            ..self
         }
     }
 
@@ -130,6 +146,8 @@ impl Diff {
         for _ in 0..STEPS_MAX {
             self.old.look(store)?;
             self.new.look(store)?;
+            self.old.end_beyond(store, &self.upper)?;
+            self.new.end_beyond(store, &self.upper)?;
             if (self.old.at, self.new.at) == (At::End, At::End) {
                 return Ok(false);
             }
@@ -145,7 +163,12 @@ impl Diff {
         store: &S,
         visit: &mut impl FnMut(Difference<'_>) -> ControlFlow<()>,
     ) -> Result<ControlFlow<()>, Miss> {
-        let (old, new) = (&mut self.old, &mut self.new);
+        let Diff {
+            old,
+            new,
+            lower,
+            upper,
+        } = self;
         if let (Some(before_old), Some(before_new)) = (old.stands_before(), new.stands_before())
             && before_old == before_new
         {
@@ -156,17 +179,17 @@ impl Diff {
         let order = match (old.at, new.at) {
             (At::Node(_), At::Node(_)) => {
                 let higher = if old.level() >= new.level() { old } else { new };
-                higher.enter(store)?;
+                higher.enter(store, lower)?;
                 return Ok(ControlFlow::Continue(()));
             }
             (At::Entry { .. }, At::Node(_)) if new.is_above(store, &old.key)? => Ordering::Less,
             (At::Node(_), At::Entry { .. }) if old.is_above(store, &new.key)? => Ordering::Greater,
             (At::Node(_), _) => {
-                old.enter(store)?;
+                old.enter(store, lower)?;
                 return Ok(ControlFlow::Continue(()));
             }
             (_, At::Node(_)) => {
-                new.enter(store)?;
+                new.enter(store, lower)?;
                 return Ok(ControlFlow::Continue(()));
             }
             (_, At::End) => Ordering::Less,
@@ -176,7 +199,8 @@ impl Diff {
         let old_value = if order.is_le() { old.value(store)? } else { None };
         let new_value = if order.is_ge() { new.value(store)? } else { None };
         let key = if order.is_le() { &old.key } else { &new.key };
-        let flow = if old_value == new_value {
+        let bounds = (as_slice(lower), as_slice(upper));
+        let flow = if old_value == new_value || !RangeBounds::<[u8]>::contains(&bounds, &key[..]) {
             ControlFlow::Continue(())
         } else {
             visit(Difference {
@@ -204,9 +228,26 @@ impl Place {
             path: Vec::new(),
             at: At::End,
             key: Vec::new(),
+            at_lower: true,
         };
         place.next_part();
         place
+    }
+
+    /// Ends here if everything to come is above the upper bound, as far as that is known.
+    fn end_beyond<S: ReadNodes>(&mut self, store: &S, upper: &Bound<Vec<u8>>) -> Result<(), Miss> {
+        let (Bound::Included(upper) | Bound::Excluded(upper)) = upper else {
+            return Ok(());
+        };
+        let beyond = match self.at {
+            At::Node(_) => self.is_above(store, upper)?,
+            At::Entry { .. } => self.key > *upper,
+            At::Child | At::End => false,
+        };
+        if beyond {
+            self.at = At::End;
+        }
+        Ok(())
     }
 
     /// Goes before the root of the next part that has one.
@@ -217,6 +258,7 @@ impl Place {
                 self.lower = lower;
                 self.root = root;
                 self.at = At::Node(root.reference);
+                self.at_lower = true;
                 return;
             }
         }
@@ -270,8 +312,9 @@ impl Place {
         Ok(())
     }
 
-    /// Goes from before a node to before its first child, or to its first entry.
-    fn enter<S: ReadNodes>(&mut self, store: &S) -> Result<(), Miss> {
+    /// Goes from before a node to before its first child (or the one that the lower bound lies in), or to its first
+    /// entry.
+    fn enter<S: ReadNodes>(&mut self, store: &S, lower: &Bound<Vec<u8>>) -> Result<(), Miss> {
         let At::Node(reference) = self.at else {
             return Ok(());
         };
@@ -285,12 +328,16 @@ impl Place {
             self.key.clear();
         } else {
             let inner = Inner::new(page);
+            let index = match lower {
+                Bound::Included(lower) | Bound::Excluded(lower) if self.at_lower => inner.find(lower),
+                _ => 0,
+            };
             self.path.push(Level {
                 reference,
-                index: 0,
+                index,
                 count: inner.count,
             });
-            self.at = At::Node(inner.child(0));
+            self.at = At::Node(inner.child(index));
         }
         Ok(())
     }
@@ -328,6 +375,7 @@ impl Place {
     /// Goes behind the node that this stands before or is in.
     fn skip(&mut self) {
         self.key.clear();
+        self.at_lower = false;
         while let Some(level) = self.path.last_mut() {
             if level.index + 1 < level.count {
                 level.index += 1;
@@ -338,4 +386,8 @@ impl Place {
         }
         self.next_part();
     }
+}
+
+fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
 }

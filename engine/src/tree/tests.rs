@@ -1,7 +1,7 @@
 //! The tree against a map, with misses, snapshots and accounts.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 
 use proptest::prelude::*;
 
@@ -273,11 +273,38 @@ fn assert_diff(store: &TestStore, old: &(Root, Model), new: &(Root, Model)) {
         expected.entry(key.clone()).or_insert((None, None)).1 = Some(value.clone());
     }
     expected.retain(|_, (old, new)| old != new);
+    let all = differences(store, Diff::new(old.0, new.0));
+    assert_eq!(all, expected.clone().into_iter().collect::<Vec<_>>());
+    // Within bounds that are keys, lie between keys, or beyond all of them.
+    let keys: Vec<&Vec<u8>> = old.1.keys().chain(new.1.keys()).collect();
+    for (index, lower) in keys.iter().enumerate().step_by(keys.len() / 8 + 1) {
+        let upper = keys[(index + keys.len() / 3) % keys.len()];
+        let mut behind = upper.clone();
+        behind.push(0);
+        for bounds in [
+            (Bound::Included(&lower[..]), Bound::Excluded(&upper[..])),
+            (Bound::Excluded(&lower[..]), Bound::Included(&behind[..])),
+            (Bound::Included(&lower[..]), Bound::Unbounded),
+            (Bound::Unbounded, Bound::Included(&upper[..])),
+        ] {
+            let within = differences(store, Diff::new(old.0, new.0).within(bounds.0, bounds.1));
+            let wanted = expected.iter().filter(|(key, _)| bounds.contains(&key[..]));
+            let wanted: Vec<_> = wanted
+                .map(|(key, values)| (key.clone(), values.clone()))
+                .collect();
+            assert_eq!(within, wanted, "{bounds:?}");
+        }
+    }
+}
+
+type Stored = Option<(bool, Vec<u8>)>;
+
+/// Everything that a comparison finds, if it is interrupted after every seven differences.
+fn differences(store: &TestStore, mut diff: Diff) -> Vec<(Vec<u8>, (Stored, Stored))> {
     let value = |value: Option<ValueRef<'_>>| {
         value.map(|value| (matches!(value, ValueRef::Blob(_)), value.bytes().to_vec()))
     };
     let mut found = Vec::new();
-    let mut diff = Diff::new(old.0, new.0);
     while retried(|| {
         diff.next_run(store, |difference| {
             found.push((
@@ -291,7 +318,7 @@ fn assert_diff(store: &TestStore, old: &(Root, Model), new: &(Root, Model)) {
             }
         })
     }) {}
-    assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
+    found
 }
 
 /// Everything that a cursor hands out, if it is interrupted after every `run_max` entries.

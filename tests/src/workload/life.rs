@@ -106,6 +106,7 @@ impl Run {
 
     /// Opens the database. `None`: the power was cut meanwhile, or the disk's faults are the reason.
     fn open(&mut self, cut_after: Option<u64>) -> Result<Option<Hands>, String> {
+        self.busy.clear();
         let options = self.profile.options();
         let simulation = SimOptions {
             seed: self.random.word(),

@@ -11,12 +11,12 @@ mod named;
 mod operations;
 mod profile;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use treering::sim::Planted;
 use treering_io::{FaultRates, SimDirectory, SimOptions};
 
-use crate::model::{Model, Need};
+use crate::model::{Model, Need, Place};
 use crate::random::Random;
 
 pub use profile::Profile;
@@ -95,6 +95,7 @@ pub fn run(seed: u64, setting: &Setting) -> Result<Outcome, String> {
         created: Vec::new(),
         passing: life::Passing::default(),
         named: BTreeMap::new(),
+        busy: BTreeSet::new(),
         outcome: Outcome::default(),
     };
     for life in 0..run.profile.lives {
@@ -122,6 +123,8 @@ struct Run {
     passing: life::Passing,
     /// Named snapshots that may be there.
     named: BTreeMap<String, life::Named>,
+    /// Keys of transactions over several shards that are not answered: what is sent next may overtake them.
+    busy: BTreeSet<Place>,
     outcome: Outcome,
 }
 

@@ -1,5 +1,6 @@
 //! One operation of some client, and what its answer must be.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Bound;
 use std::pin::Pin;
@@ -15,6 +16,7 @@ use crate::model::{Content, Place, WriteId};
 /// A request that was sent and not waited for.
 pub(super) enum Outstanding {
     Put(Ticket<()>, Vec<WriteId>),
+    Transaction(Ticket<()>, Vec<WriteId>, Vec<Place>),
     Delete(Ticket<bool>, WriteId, bool),
     Get(Ticket<Option<Value>>, Place, Option<Content>),
     Update(Ticket<()>, WriteId),
@@ -42,7 +44,8 @@ impl Run {
             self.settle_one(hands)?;
         }
         match self.random.below(100) {
-            0..24 => self.send_put(hands),
+            0..18 => self.send_put(hands),
+            18..24 => self.transaction(hands),
             24..32 => self.send_delete(hands),
             32..40 => self.send_get(hands),
             40..46 => self.send_update(hands),
@@ -76,9 +79,15 @@ impl Run {
     }
 
     fn place(&mut self, hands: &Hands) -> Place {
-        let tree = self.random.below(hands.trees.len() as u64) as usize;
-        let number = self.random.below(self.profile.keys);
-        (tree, self.key(number))
+        loop {
+            let tree = self.random.below(hands.trees.len() as u64) as usize;
+            let number = self.random.below(self.profile.keys);
+            let place = (tree, self.key(number));
+            // There is always one that isn't busy: see `transaction`.
+            if !self.busy.contains(&place) {
+                return place;
+            }
+        }
     }
 
     /// The same key for a number every time, of a length of its own, many with a long common prefix.
@@ -138,6 +147,11 @@ impl Run {
             Outstanding::Put(ticket, ids) => {
                 let answer = ticket.wait();
                 self.answered(db, answer, &ids, "a put")?;
+            }
+            Outstanding::Transaction(ticket, ids, places) => {
+                let answer = ticket.wait();
+                self.busy.retain(|place| !places.contains(place));
+                self.answered(db, answer, &ids, "a batch over trees")?;
             }
             Outstanding::Delete(ticket, id, expected) => {
                 let answer = ticket.wait();
@@ -259,10 +273,12 @@ impl Run {
         let number = self.random.below(hands.trees.len() as u64) as usize;
         let (tree, sync) = self.tree(hands, number);
         let batch = self.model.next_batch();
-        let mut chosen = std::collections::BTreeMap::new();
+        let mut chosen = BTreeMap::new();
         for _ in 0..pairs {
-            let (_, key) = self.place(hands);
-            chosen.insert(key, self.content());
+            let place = self.place(hands);
+            if !self.busy.contains(&(number, place.1.clone())) {
+                chosen.insert(place.1, self.content());
+            }
         }
         let ids: Vec<WriteId> = chosen
             .iter()
@@ -278,31 +294,44 @@ impl Run {
         Ok(())
     }
 
-    /// A batch over several trees, waited for.
+    /// A batch over several trees.
     fn transaction(&mut self, hands: &mut Hands) -> Result<(), String> {
-        if self.profile.shards > 1 {
-            return Ok(());
-        }
         let (durability, sync) = self.durability();
-        let number = self.model.next_batch();
-        let mut batch = hands.client.batch().durability(durability);
-        let mut chosen = std::collections::BTreeMap::new();
+        let mut chosen = BTreeMap::new();
         for _ in 0..1 + self.random.below(6) {
             let content = self.content();
             chosen.insert(self.place(hands), (!self.random.one_in(4)).then_some(content));
         }
+        // Other operations need a key, too.
+        let places = hands.trees.len() as u64 * self.profile.keys;
+        while (self.busy.len() + chosen.len()) as u64 >= places {
+            chosen.pop_last();
+        }
+        let number = self.model.next_batch();
+        let mut batch = hands.client.batch().durability(durability);
         for (place, content) in &chosen {
             match content {
                 Some(content) => batch.put(&hands.trees[place.0], &place.1, content.encode()),
                 None => batch.delete(&hands.trees[place.0], &place.1),
             };
         }
+        let places: Vec<Place> = chosen.keys().cloned().collect();
         let ids: Vec<WriteId> = chosen
             .into_iter()
             .map(|(place, content)| self.model.send(place, content, sync, Some(number)))
             .collect();
-        self.answered(&hands.db, batch.commit(), &ids, "a batch over trees")
-            .map(drop)
+        match batch.send() {
+            Ok(ticket) => {
+                self.busy.extend(places.iter().cloned());
+                hands
+                    .outstanding
+                    .push(Outstanding::Transaction(ticket, ids, places));
+                Ok(())
+            }
+            Err(error) => self
+                .answered::<()>(&hands.db, Err(error), &ids, "a batch over trees")
+                .map(drop),
+        }
     }
 
     /// `insert` or `replace`, waited for.
@@ -529,12 +558,9 @@ impl Run {
         let key = self.key(self.random.clone().below(20));
         let content = self.content();
         let (after, answer) = match &self.passing.now {
-            None => (
-                Some(std::collections::BTreeMap::new()),
-                hands.client.create_tree(PASSING).map(drop),
-            ),
+            None => (Some(BTreeMap::new()), hands.client.create_tree(PASSING).map(drop)),
             Some(now) if now.is_empty() && !self.random.one_in(3) => {
-                let mut after = std::collections::BTreeMap::new();
+                let mut after = BTreeMap::new();
                 for number in 0..1 + self.random.below(LOADED_MAX) {
                     after.insert(self.key(number), self.content());
                 }

@@ -59,6 +59,7 @@ impl Profile {
     /// Draws a profile. One run in eight is a large one, with more data than cache.
     pub fn draw(random: &mut Random) -> Profile {
         let large = random.one_in(8);
+        let shards = random.pick(&[1, 2, 2, 3]);
         Profile {
             lives: 2 + random.below(3) as u32,
             operations: if large { 150 } else { 20 + random.below(60) },
@@ -70,8 +71,13 @@ impl Profile {
             outstanding_max: random.pick(&[1, 4, 30]),
             sync_of_ten: random.pick(&[0, 3, 7, 10]),
             loaded: if large { 700 } else { 0 },
-            shards: 1 + random.below(2) as usize,
-            frames: random.pick(&[256, 256, 512]),
+            shards,
+            // What one shard may change at once is a share of the cache: enough for the largest batch.
+            frames: random.pick(if shards > 2 {
+                &[512, 512, 512]
+            } else {
+                &[256, 256, 512]
+            }),
             checkpoint_segments: random.pick(&[1, 2, 6]),
             dirty_pages: random.pick(&[8, 60, 1_000]),
             flush_nanos: random.pick(&[50_000, 1_000_000, 100_000_000]),

@@ -75,6 +75,8 @@ struct State {
     log: Option<LogProgress>,
     outbox: Outbox,
     completions: Vec<Completion>,
+    /// What the planted bug remembers.
+    memory: planted::Memory,
 }
 
 impl Sim {
@@ -92,6 +94,7 @@ impl Sim {
             log: None,
             outbox: Outbox::default(),
             completions: Vec::new(),
+            memory: planted::Memory::default(),
         };
         Sim {
             started_nanos: disk.now_nanos(),
@@ -209,6 +212,16 @@ impl Sim {
             }
             if self.now() >= until || !self.step(runtime) {
                 return Err(oneshot::RecvTimeoutError::Timeout);
+            }
+        }
+    }
+
+    /// Runs steps until so much time has passed, or the power is cut.
+    pub fn pause(&self, runtime: &Runtime, nanos: Nanos) {
+        let until = self.now().saturating_add(nanos);
+        while self.now() < until && self.is_powered() {
+            if !self.step(runtime) && self.is_powered() {
+                self.disk.advance(until.saturating_sub(self.now()));
             }
         }
     }

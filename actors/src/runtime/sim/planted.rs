@@ -1,12 +1,15 @@
 //! Bugs on demand: a simulator that doesn't find them would find nothing else either.
 
-use treering_engine::Extent;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use treering_engine::{Extent, ShardId};
 
 use crate::actor::Outbox;
-use crate::commit::CommitMessage;
+use crate::commit::{Batch, CommitMessage};
 use crate::flusher::FlusherMessage;
 use crate::runtime::Runtime;
-use crate::shard::ShardMessage;
+use crate::shard::{Part, ShardMessage, Transaction};
 use crate::shared::with_guard;
 
 /// A bug that the driver brings in, between actors that are right.
@@ -27,11 +30,28 @@ pub enum Planted {
     FreeRetiredPages,
     /// The news of loaded pages get lost.
     LoseLoadedPages,
+    /// Owners after the first don't compare what a transaction has read, nor lock it.
+    SkipValidation,
+    /// Locks are given back when a transaction leaves for the next owner (rule R21).
+    ReleaseLocksEarly,
+    /// A shard's part of a set is published as soon as it is applied, without the others (rule R20).
+    PublishPartsEarly,
+    /// Each shard applies the set before once more behind the next one.
+    ApplySetsTwice,
+}
+
+/// What a planted bug has to remember.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// The last set of each shard.
+    sets: BTreeMap<ShardId, Arc<[Arc<Transaction>]>>,
+    /// Publications that shards must not hear of, since they don't know that batch.
+    extra: BTreeMap<ShardId, u32>,
 }
 
 impl Planted {
     /// Changes what an actor has sent.
-    pub(super) fn interfere(self, runtime: &Runtime, outbox: &mut Outbox) {
+    pub(super) fn interfere(self, runtime: &Runtime, outbox: &mut Outbox, memory: &mut Memory) {
         match self {
             Planted::FreeRetiredPages => {
                 let mut early: Vec<Extent> = Vec::new();
@@ -74,10 +94,106 @@ impl Planted {
                     });
                 }
             }
+            Planted::SkipValidation => {
+                for (_, message) in &mut outbox.shards {
+                    if let ShardMessage::Visit(visit) = message {
+                        visit.transaction = Arc::new(blind(&visit.transaction));
+                    }
+                }
+            }
+            Planted::ReleaseLocksEarly => {
+                let mut releases = Vec::new();
+                for (_, message) in &outbox.shards {
+                    if let ShardMessage::Visit(visit) = message {
+                        for (shard, _) in &visit.epochs {
+                            let transaction = Arc::clone(&visit.transaction);
+                            releases.push((*shard, ShardMessage::Release(transaction)));
+                        }
+                    }
+                }
+                outbox.shards.extend(releases);
+            }
+            Planted::PublishPartsEarly => publish_parts_early(outbox, memory),
+            Planted::ApplySetsTwice => {
+                for (shard, message) in &mut outbox.shards {
+                    if let ShardMessage::Apply { transactions, .. } = message {
+                        let before = memory.sets.insert(*shard, Arc::clone(transactions));
+                        let before = before.iter().flat_map(|set| set.iter());
+                        *transactions = transactions.iter().chain(before).cloned().collect();
+                    }
+                }
+            }
             Planted::Nothing
             | Planted::SkipLogSync
             | Planted::AcknowledgeBeforeSync
             | Planted::SkipDataSync => {}
+        }
+    }
+}
+
+/// The transaction without anything that it relies on.
+fn blind(transaction: &Transaction) -> Transaction {
+    let parts = transaction.parts.iter().map(|part| Part {
+        tree: part.tree,
+        owner: part.owner,
+        lower: Arc::clone(&part.lower),
+        records: part.records.clone(),
+        expected: Vec::new(),
+        ranges: Vec::new(),
+    });
+    Transaction {
+        number: transaction.number,
+        parts: parts.collect(),
+        durability: transaction.durability,
+        snapshot: None,
+    }
+}
+
+/// Sends each part of a set as a batch of its own, and an empty one in its place.
+fn publish_parts_early(outbox: &mut Outbox, memory: &mut Memory) {
+    for message in std::mem::take(&mut outbox.commit) {
+        if let CommitMessage::SetPart {
+            set,
+            shard,
+            result: Ok(batch),
+        } = message
+        {
+            *memory.extra.entry(shard).or_default() += 1;
+            let empty = Batch {
+                shard,
+                tip_epoch: batch.tip_epoch,
+                stamp: batch.stamp,
+                record_bytes: 0,
+                records: Vec::new(),
+                roots: Vec::new(),
+                created: Vec::new(),
+                retired: Vec::new(),
+                retires_blobs: false,
+                extents_added: Vec::new(),
+                extents_unused: Vec::new(),
+                trees_dropped: Vec::new(),
+                trees_forgotten: Vec::new(),
+                loads: false,
+                resolutions: Vec::new(),
+                operations: 0,
+                sync: false,
+            };
+            outbox.commit.push(CommitMessage::Batch(*batch));
+            outbox.commit.push(CommitMessage::SetPart {
+                set,
+                shard,
+                result: Ok(Box::new(empty)),
+            });
+        } else {
+            outbox.commit.push(message);
+        }
+    }
+    for (shard, message) in &mut outbox.shards {
+        if let ShardMessage::Published { batches, .. } = message
+            && let Some(extra) = memory.extra.get_mut(shard).filter(|extra| **extra > 0)
+        {
+            *extra -= 1;
+            *batches -= 1;
         }
     }
 }

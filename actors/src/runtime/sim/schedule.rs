@@ -232,9 +232,10 @@ impl Sim {
         // Nothing is done in no time: two actors that keep each other busy must not keep the disk waiting for ever.
         self.disk.advance(STEP_NANOS);
         // Nobody else runs actors here, so the seat is free.
-        seat.try_step_of(lane_max, requests_max, self.now(), &mut state.outbox, |outbox| {
+        let State { outbox, memory, .. } = state;
+        seat.try_step_of(lane_max, requests_max, self.now(), outbox, |outbox| {
             if planted != Planted::Nothing {
-                planted.interfere(runtime, outbox);
+                planted.interfere(runtime, outbox, memory);
             }
             runtime.post(outbox);
         });

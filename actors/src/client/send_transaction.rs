@@ -1,0 +1,69 @@
+//! Sending a transaction to the owner of its first part.
+
+use std::sync::Arc;
+
+use treering_engine::TreeId;
+
+use super::db::Inner;
+use crate::blob::blobs_in;
+use crate::commit::logged_bytes;
+use crate::error::{Error, Result};
+use crate::flusher::FlusherMessage;
+use crate::shard::{Action, Request, Transaction};
+use crate::ticket::{Ticket, ticket};
+
+impl Inner {
+    /// Sends a transaction. `wait`: the caller is going to wait for it at once. Its large values are given back if it
+    /// can't be sent.
+    ///
+    /// # Errors
+    /// [`Error::TransactionTooLarge`] before anything is sent, and whatever keeps earlier requests from being answered.
+    pub(super) fn send_transaction(
+        self: &Arc<Inner>,
+        transaction: Transaction,
+        wait: bool,
+    ) -> Result<Ticket<()>> {
+        let transaction = Arc::new(transaction);
+        let sent = self.try_send_transaction(&transaction, wait);
+        if sent.is_err() {
+            let parts = transaction.parts.iter();
+            let extents: Vec<_> = parts.flat_map(|part| blobs_in(&part.records)).collect();
+            if !extents.is_empty() {
+                self.runtime.send_flusher(FlusherMessage::Release { extents });
+            }
+        }
+        sent
+    }
+
+    fn try_send_transaction(
+        self: &Arc<Inner>,
+        transaction: &Arc<Transaction>,
+        wait: bool,
+    ) -> Result<Ticket<()>> {
+        let limit = self.runtime.shared.settings.batch_record_bytes_max;
+        let needed = logged_bytes(transaction);
+        if needed > limit {
+            return Err(Error::TransactionTooLarge {
+                needed: needed as u64,
+                limit: limit as u64,
+                unit: "bytes of log",
+            });
+        }
+        let first = transaction.first_owner();
+        let mut others = transaction.owners();
+        others.retain(|shard| *shard != first);
+        self.fence(&others)?;
+        let (reply, ticket) = ticket(&self.runtime, wait.then_some(first), |_| ());
+        let request = Request {
+            tree: TreeId(0),
+            durability: transaction.durability,
+            action: Action::Transaction(Arc::clone(transaction)),
+            reply,
+            credit: None,
+        };
+        match self.runtime.send(first, request, wait) {
+            Ok(()) => Ok(ticket),
+            Err(_) => Err(Error::WouldDeadlock),
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The lock table against its definition: granted exactly if no earlier claim conflicts.
+
+use treering_engine::TreeId;
+
+use super::{Claim, Locks, Order};
+
+const TREE: TreeId = TreeId(3);
+
+fn key(locks: &mut Locks, name: &str, exclusive: bool) -> Order {
+    locks.claim(Claim::Key {
+        tree: TREE,
+        key: name.as_bytes().into(),
+        exclusive,
+    })
+}
+
+#[test]
+fn claims_of_a_key_are_granted_in_order() {
+    let mut locks = Locks::default();
+    let first = key(&mut locks, "k", true);
+    let second = key(&mut locks, "k", true);
+    let other = key(&mut locks, "l", true);
+    assert!(locks.is_granted(first) && !locks.is_granted(second) && locks.is_granted(other));
+    assert_eq!(locks.release(first), [second]);
+    assert!(locks.is_granted(second));
+    assert_eq!(locks.release(second), []);
+    locks.release(other);
+    assert!(locks.is_idle());
+}
+
+#[test]
+fn readers_share_and_overtake_no_writer() {
+    let mut locks = Locks::default();
+    let readers = [key(&mut locks, "k", false), key(&mut locks, "k", false)];
+    let writer = key(&mut locks, "k", true);
+    let late = key(&mut locks, "k", false);
+    assert!(readers.iter().all(|reader| locks.is_granted(*reader)));
+    assert!(!locks.is_granted(writer) && !locks.is_granted(late));
+    assert_eq!(locks.release(readers[0]), [readers[1]]);
+    assert!(!locks.is_granted(writer));
+    assert_eq!(locks.release(readers[1]), [writer]);
+    assert!(locks.is_granted(writer) && !locks.is_granted(late));
+    assert_eq!(locks.release(writer), [late]);
+    assert!(locks.is_granted(late));
+}
+
+#[test]
+fn a_claim_that_gives_up_lets_the_next_one_in() {
+    let mut locks = Locks::default();
+    let first = key(&mut locks, "k", true);
+    let second = key(&mut locks, "k", true);
+    let third = key(&mut locks, "k", true);
+    locks.release(second);
+    assert!(!locks.is_granted(third));
+    assert_eq!(locks.release(first), [third]);
+    assert!(locks.is_granted(third));
+}

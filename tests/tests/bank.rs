@@ -1,0 +1,16 @@
+//! Transactions that overlap, in the simulator: sums that no order may change, at every snapshot and after every crash.
+//!
+//! `TREERING_SIM_SEEDS` and `TREERING_SIM_SEED` as in `model.rs`.
+
+use treering::sim::Planted;
+use treering_tests::bank::run;
+use treering_tests::seeds;
+
+#[test]
+fn overlapping_transactions_keep_every_sum() {
+    let sum = seeds::run_all(2_000, |seed| run(seed, Planted::Nothing));
+    assert!(
+        sum.refused > 0 || std::env::var_os("TREERING_SIM_SEED").is_some(),
+        "nothing has collided"
+    );
+}
