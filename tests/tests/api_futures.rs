@@ -73,6 +73,56 @@ fn reads_await_what_is_not_in_memory() {
 }
 
 #[test]
+fn ranges_await_what_is_not_in_memory() {
+    watched(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let db = small().open(directory.path()).expect("an empty directory");
+        let tree = db.client().tree("t").expect("a tree");
+        fill(&tree);
+        let expected: Vec<_> = tree
+            .range(..)
+            .expect("a range")
+            .map(|item| item.expect("an entry"))
+            .collect();
+        assert_eq!(expected.len() as u32, RECORDS + 1);
+        let mut context = Context::from_waker(Waker::noop());
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        let mut range = tree.range(..).expect("a range");
+        for number in 0_u32.. {
+            if number % 50 == 0 {
+                // Asked, perhaps not answered, and left. What was answered counts.
+                let mut future = Box::pin(range.next_async());
+                if let Poll::Ready(Some(item)) = future.as_mut().poll(&mut context) {
+                    front.push(item.expect("an entry"));
+                }
+            }
+            let (side, item) = if number % 3 == 0 {
+                (&mut back, block_on(range.next_back_async()))
+            } else {
+                (&mut front, block_on(range.next_async()))
+            };
+            match item {
+                Some(item) => side.push(item.expect("an entry")),
+                None => break,
+            }
+        }
+        assert!(block_on(range.next_async()).is_none());
+        front.extend(back.into_iter().rev());
+        assert!(front == expected, "entries are missing, or out of order");
+        let mut range = tree.range(..).expect("a range");
+        db.close().expect("a clean close");
+        while let Some(item) = block_on(range.next_async()) {
+            if let Err(error) = item {
+                assert!(matches!(error, Error::Closed), "{error}");
+                assert!(block_on(range.next_async()).is_none(), "an error ends the range");
+                return;
+            }
+        }
+        panic!("a range went on after the end");
+    });
+}
+
+#[test]
 fn futures_that_are_dropped_hold_nothing() {
     watched(|| {
         let directory = tempfile::tempdir().expect("a directory");

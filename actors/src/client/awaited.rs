@@ -241,7 +241,7 @@ impl Inner {
     }
 
     /// Asks for a page to be brought, and held for a future.
-    fn ask_for(&self, reference: PageRef) -> oneshot::Receiver<Result<HeldFrame>> {
+    pub(super) fn ask_for(&self, reference: PageRef) -> oneshot::Receiver<Result<HeldFrame>> {
         let (sender, receiver) = oneshot::channel();
         self.runtime.send_pager(PagerMessage::Fetch {
             reference,
@@ -251,7 +251,7 @@ impl Inner {
     }
 
     /// Reads a blob whole, one piece after the other. The caller holds a version that reaches it.
-    async fn read_blob_awaiting(&self, descriptor: &[u8]) -> Result<Value> {
+    pub(super) async fn read_blob_awaiting(&self, descriptor: &[u8]) -> Result<Value> {
         let mut reading = BlobReading::begin(descriptor, self.runtime.shared.settings.page_bytes)?;
         for piece in reading.pieces() {
             let (sender, answer) = oneshot::channel();

@@ -16,9 +16,9 @@ use super::db::Inner;
 use super::held::Held;
 use super::node_view::NodeView;
 use super::read::tree_of;
-use super::scan::{Scan, bring, partitions_within};
-use crate::error::Result;
-use crate::shared::{Version, with_reader};
+use super::scan::{Scan, bring, partitions_within, read_ahead};
+use crate::error::{Error, Result};
+use crate::shared::{HeldFrame, Version, with_reader};
 use crate::value::Value;
 
 /// Groups published during a scan from which on the flusher is told of its end: short scans beside writers are many.
@@ -97,13 +97,19 @@ impl Copied {
     }
 
     fn item(&self, inner: &Inner, entry: Entry) -> Result<(Value, Value)> {
-        let (key_bytes, value_bytes) = (entry.key_bytes as usize, entry.value_bytes as usize);
-        let key = Value::part(&self.bytes, entry.start as usize, key_bytes);
         if entry.is_blob {
+            let key = Value::part(&self.bytes, entry.start as usize, entry.key_bytes as usize);
             return Ok((key, inner.read_blob(self.value(entry))?));
         }
+        Ok(self.pair(entry))
+    }
+
+    /// The key and what its leaf holds: the value, or the descriptor of a blob.
+    fn pair(&self, entry: Entry) -> (Value, Value) {
+        let (key_bytes, value_bytes) = (entry.key_bytes as usize, entry.value_bytes as usize);
+        let key = Value::part(&self.bytes, entry.start as usize, key_bytes);
         let value = Value::part(&self.bytes, entry.start as usize + key_bytes, value_bytes);
-        Ok((key, value))
+        (key, value)
     }
 
     fn show(
@@ -181,8 +187,58 @@ impl Range {
         Ok(())
     }
 
-    /// Copies the next leaf of one side; false when there is none.
+    /// Copies the next leaf of one side, bringing what isn't in memory; false when there is none.
     fn refill(&mut self, direction: Direction) -> Result<bool> {
+        match self.try_refill(direction, false) {
+            Ok(found) => Ok(found),
+            Err(miss) => self.refill_missing(direction, miss),
+        }
+    }
+
+    fn refill_missing(&mut self, direction: Direction, mut miss: Miss) -> Result<bool> {
+        let inner = Arc::clone(&self.inner);
+        let mut held = Held::new(&inner);
+        loop {
+            if let Some(cursor) = self.cursor(direction) {
+                bring(&inner, cursor, miss, &mut held)?;
+            }
+            match self.try_refill(direction, true) {
+                Ok(found) => return Ok(found),
+                Err(another) => miss = another,
+            }
+        }
+    }
+
+    async fn refill_awaiting(&mut self, direction: Direction) -> Result<bool> {
+        let mut _held: Option<HeldFrame> = None;
+        let mut missed = false;
+        loop {
+            self.inner.runtime.shared.status.check_read()?;
+            let miss = match self.try_refill(direction, missed) {
+                Ok(found) => return Ok(found),
+                Err(miss) => miss,
+            };
+            missed = true;
+            if let Some(cursor) = self.cursor(direction) {
+                read_ahead(&self.inner, cursor, miss);
+            }
+            // Given back first, as by readers that block.
+            _held = None;
+            let answer = self.inner.ask_for(miss.0).await;
+            _held = Some(answer.unwrap_or(Err(Error::Closed))?);
+        }
+    }
+
+    fn cursor(&self, direction: Direction) -> Option<&Cursor> {
+        match direction {
+            Direction::Front => self.front.cursor.as_ref(),
+            Direction::Back => self.back.cursor.as_ref(),
+        }
+    }
+
+    /// Copies the next leaf of one side, if it is in memory; false when there is none. `missed`: it was not when it was
+    /// looked for before.
+    fn try_refill(&mut self, direction: Direction, missed: bool) -> std::result::Result<bool, Miss> {
         while !self.open.is_empty() {
             let (side, root) = match direction {
                 Direction::Front => (&mut self.front, self.partitions[self.open.start].root),
@@ -193,7 +249,13 @@ impl Range {
                 Direction::Back => Cursor::descending(root),
             });
             let bounds = as_slices(&self.lower, &self.upper);
-            let found = copy_next(&self.inner, cursor, bounds, &mut side.copied, &mut side.carry)?;
+            let found = copy_next(
+                &self.inner,
+                cursor,
+                bounds,
+                (&mut side.copied, &mut side.carry),
+                missed,
+            )?;
             // The other direction stops before what this one has copied.
             if found && let Some(&last) = side.copied.entries.back() {
                 let bound = match direction {
@@ -231,13 +293,58 @@ impl Range {
                 return Some(other.item(&self.inner, entry));
             }
             if let Err(error) = self.refill(direction) {
-                // The range ends here: going on could leave entries out unnoticed.
-                self.open = 0..0;
-                self.front = Side::default();
-                self.back = Side::default();
-                return Some(Err(error));
+                return Some(Err(self.end_with(error)));
             }
         }
+    }
+
+    /// The range ends with an error: going on could leave entries out unnoticed.
+    fn end_with(&mut self, error: Error) -> Error {
+        self.open = 0..0;
+        self.front = Side::default();
+        self.back = Side::default();
+        error
+    }
+
+    /// The next entry, ascending, as [`next`](Iterator::next), awaiting what is not in memory. The future may be dropped
+    /// at any time; no entry is lost by that before it was handed out, except a large value that was being read.
+    ///
+    /// # Errors
+    /// As the items of the iterator.
+    pub async fn next_async(&mut self) -> Option<Result<(Value, Value)>> {
+        self.take_awaiting(Direction::Front).await
+    }
+
+    /// The next entry, descending, as [`next_async`](Range::next_async).
+    ///
+    /// # Errors
+    /// As the items of the iterator.
+    pub async fn next_back_async(&mut self) -> Option<Result<(Value, Value)>> {
+        self.take_awaiting(Direction::Back).await
+    }
+
+    async fn take_awaiting(&mut self, direction: Direction) -> Option<Result<(Value, Value)>> {
+        let (entry, (key, value)) = loop {
+            let (mine, other) = match direction {
+                Direction::Front => (&mut self.front.copied, &mut self.back.copied),
+                Direction::Back => (&mut self.back.copied, &mut self.front.copied),
+            };
+            if let Some(entry) = mine.entries.pop_front() {
+                break (entry, mine.pair(entry));
+            }
+            if self.open.is_empty() {
+                let entry = other.entries.pop_back()?;
+                break (entry, other.pair(entry));
+            }
+            if let Err(error) = self.refill_awaiting(direction).await {
+                return Some(Err(self.end_with(error)));
+            }
+        };
+        if !entry.is_blob {
+            return Some(Ok((key, value)));
+        }
+        let value = self.inner.read_blob_awaiting(&value).await;
+        Some(value.map(|value| (key, value)))
     }
 }
 
@@ -261,38 +368,27 @@ impl DoubleEndedIterator for Range {
     }
 }
 
-/// Copies the cursor's next leaf, bringing what isn't in memory; false when there is none.
+/// Copies the cursor's next leaf, if it is in memory; false when there is none.
 fn copy_next(
     inner: &Inner,
     cursor: &mut Cursor,
     bounds: Bounds<'_>,
-    copied: &mut Copied,
-    carry: &mut Carry,
-) -> Result<bool> {
+    (copied, carry): (&mut Copied, &mut Carry),
+    missed: bool,
+) -> std::result::Result<bool, Miss> {
     let memory = &inner.runtime.shared.memory;
-    let mut held = Held::new(inner);
-    let mut missed = false;
-    loop {
-        let step = with_reader(memory, |guard, reader| -> std::result::Result<bool, Miss> {
-            let view = NodeView(memory.view(guard));
-            let Some(run) = cursor.find_run(&view, bounds)? else {
-                return Ok(false);
-            };
-            let page = view.node(run.leaf)?;
-            let next = run.next.and_then(|next| view.node(next).ok());
-            copied.fill(&run, page, next, carry);
-            cursor.pass(&run, run.len());
-            reader.add_hits(u64::from(!missed));
-            Ok(true)
-        });
-        match step {
-            Ok(found) => return Ok(found),
-            Err(miss) => {
-                missed = true;
-                bring(inner, cursor, miss, &mut held)?;
-            }
-        }
-    }
+    with_reader(memory, |guard, reader| {
+        let view = NodeView(memory.view(guard));
+        let Some(run) = cursor.find_run(&view, bounds)? else {
+            return Ok(false);
+        };
+        let page = view.node(run.leaf)?;
+        let next = run.next.and_then(|next| view.node(next).ok());
+        copied.fill(&run, page, next, carry);
+        cursor.pass(&run, run.len());
+        reader.add_hits(u64::from(!missed));
+        Ok(true)
+    })
 }
 
 fn as_slices<'b>(lower: &'b Bound<Vec<u8>>, upper: &'b Bound<Vec<u8>>) -> Bounds<'b> {

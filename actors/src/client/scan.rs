@@ -124,6 +124,14 @@ pub(super) fn partitions_within(state: &TreeState, bounds: Bounds<'_>) -> std::o
 /// Brings the page that a cursor misses, and asks for the leaves behind it. The page is held by `held`, in the
 /// place of what that held before: a scan that held all it ever missed could take all frames.
 pub(super) fn bring<'i>(inner: &'i Inner, cursor: &Cursor, miss: Miss, held: &mut Held<'i>) -> Result<()> {
+    read_ahead(inner, cursor, miss);
+    *held = Held::new(inner);
+    *held = Held::of(inner, inner.runtime.fetch(miss.0)?);
+    Ok(())
+}
+
+/// Asks for the leaves behind the page that a cursor misses.
+pub(super) fn read_ahead(inner: &Inner, cursor: &Cursor, miss: Miss) {
     let shared = &inner.runtime.shared;
     let Miss(reference) = miss;
     let mut ahead: Vec<PageRef> = Vec::new();
@@ -141,7 +149,4 @@ pub(super) fn bring<'i>(inner: &'i Inner, cursor: &Cursor, miss: Miss, held: &mu
             waiter: Waiter::Nobody,
         });
     }
-    *held = Held::new(inner);
-    *held = Held::of(inner, inner.runtime.fetch(reference)?);
-    Ok(())
 }
