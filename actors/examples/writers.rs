@@ -2,7 +2,7 @@
 //! `cargo run --release -p treering --example writers -- [directory]`.
 //!
 //! `THREADS` (default `1,16,64,256`), `DURABILITY` (`sync`, `buffered`; default both), `READS` (percent of the operations,
-//! default 0), `SECONDS` a row (default 1) and `RECORDS` (default 200,000) say what to run. Keys are random. Beside the
+//! default 0), `ROW_SECONDS` (default 1) and `RECORDS` (default 200,000) say what to run. Keys are random. Beside the
 //! rates stand the log groups a second and the context switches of all threads for each operation, which is what limits
 //! writers that wait. At the end: writes that are pipelined, by one thread.
 
@@ -92,7 +92,7 @@ fn main() -> treering::Result<()> {
         .unwrap_or_else(|| "/tmp/treering-writers".into());
     let records: u64 = setting("RECORDS", "200000").parse().expect("a number");
     let reads: u64 = setting("READS", "0").parse().expect("a number");
-    let seconds: f64 = setting("SECONDS", "1").parse().expect("a number");
+    let seconds: f64 = setting("ROW_SECONDS", "1").parse().expect("a number");
     let row = Duration::from_secs_f64(seconds);
     let _ = std::fs::remove_dir_all(&path);
     let db = Options::new().cache_bytes(1 << 30).open(&path)?;

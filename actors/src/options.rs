@@ -19,7 +19,7 @@ pub enum Durability {
     Buffered,
 }
 
-/// Which system interface moves the pages of the data file. The log is written with `pwrite` and `fdatasync`, whatever
+/// Which system interface moves the pages of the data file. The log is written with system calls, whatever
 /// is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IoBackend {

@@ -110,6 +110,9 @@ pub(crate) struct LogWrite {
     pub offset: u64,
     pub buffer: AlignedBuffer,
     pub bytes: usize,
+    /// Whether the write itself has to be durable when it returns (`RWF_DSYNC`). It says nothing about earlier ones: those
+    /// are durable (rule R15).
+    pub durable: bool,
 }
 
 /// One write, then one sync of each segment listed; both may be missing.

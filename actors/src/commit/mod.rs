@@ -32,7 +32,7 @@ mod state;
 mod step;
 mod write;
 
-pub(crate) use messages::{Batch, CommitMessage, LogTask};
+pub(crate) use messages::{Batch, CommitMessage, LogTask, LogWrite};
 pub(crate) use set::logged_bytes;
 pub(crate) use state::{Commit, CommitStart};
 

@@ -31,12 +31,14 @@ const FLUSHER_LANE_LAZY: usize = 1024;
 /// Pages of such publications: those that they replaced, about as many, are not free before.
 const FLUSHER_PAGES_LAZY: std::ops::RangeInclusive<usize> = 64..=4096;
 /// Rounds that a thread which isn't the actor's own runs in a row before it calls that thread.
-const HELP_ROUNDS_MAX: u32 = 2;
+const HELP_ROUNDS_MAX: u32 = 16;
 /// How often a thread that waits looks whether the database was closed meanwhile.
 const STOPPED_LOOK: Duration = Duration::from_millis(100);
 /// Threads that look for their answers for a while; more of them only keep those from the cores who could answer. (256
 /// threads with synced puts: 16,000 a second with all of them yielding.)
 const YIELDING_MAX: usize = 32;
+/// Threads that look for their answers from which one more gives the core away before it runs the shard.
+const GATHERING_MIN: usize = 2;
 /// Outboxes kept for clients that run actors: more than one such client on each core is rare.
 const EMPTY_OUTBOXES_MAX: usize = 8;
 /// Places in the mailboxes.
@@ -315,6 +317,17 @@ impl Runtime {
             return receiver.try_recv().ok();
         }
         if let Some(shard) = shard {
+            // Where others wait, too, giving the core away once lets them leave their requests: one step, one publication
+            // and often one copied path then serve them all. (16 threads, half reads, half buffered writes: 490,000
+            // operations a second without, 720,000 with it.)
+            if self.yielding.load(Ordering::Relaxed) >= GATHERING_MIN {
+                self.yielding.fetch_add(1, Ordering::Relaxed);
+                std::thread::yield_now();
+                self.yielding.fetch_sub(1, Ordering::Relaxed);
+                if let Ok(answer) = receiver.try_recv() {
+                    return Some(answer);
+                }
+            }
             self.see_to_alone(Kicks::shard(shard));
             loop {
                 match receiver.try_recv() {

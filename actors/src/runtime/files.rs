@@ -8,7 +8,7 @@ use treering_engine::log::segment::segment_file_name;
 use treering_engine::log::{SegmentHeader, SegmentJob};
 use treering_io::{AlignedBuffer, Directory, File, OpenMode};
 
-use crate::commit::LogTask;
+use crate::commit::{LogTask, LogWrite};
 
 /// Open segment files by number.
 #[derive(Debug)]
@@ -45,13 +45,23 @@ impl LogFiles {
     /// Writes and syncs, in the calling thread.
     pub fn execute(&self, task: &LogTask) -> io::Result<()> {
         if let Some(write) = &task.write {
-            self.file(write.segment)?
-                .write_at(&write.buffer[..write.bytes], write.offset)?;
+            self.write(write, write.durable)?;
         }
         for &segment in &task.sync {
             self.file(segment)?.sync_data()?;
         }
         Ok(())
+    }
+
+    /// Writes a log group.
+    pub fn write(&self, write: &LogWrite, durable: bool) -> io::Result<()> {
+        let file = self.file(write.segment)?;
+        let bytes = &write.buffer[..write.bytes];
+        if durable {
+            file.write_at_durable(bytes, write.offset)
+        } else {
+            file.write_at(bytes, write.offset)
+        }
     }
 
     /// Makes, recycles or removes a segment, durably (rule R17).

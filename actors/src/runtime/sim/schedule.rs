@@ -260,10 +260,15 @@ impl Sim {
         let result = if !progress.written {
             progress.written = true;
             match &progress.task.write {
-                Some(write) => files
-                    .file(write.segment)
-                    .and_then(|file| file.write_at(&write.buffer[..write.bytes], write.offset)),
+                Some(write) => files.write(write, false),
                 None => Ok(()),
+            }
+        } else if let Some(write) = progress.task.write.as_mut().filter(|write| write.durable) {
+            // A durable write takes time: until it returns, the power may be cut and find any part of it.
+            write.durable = false;
+            match self.options.planted {
+                Planted::SkipLogSync => Ok(()),
+                _ => files.write(write, true),
             }
         } else if let Some(segment) = progress.task.sync.get(progress.synced) {
             progress.synced += 1;
@@ -274,11 +279,18 @@ impl Sim {
         } else {
             Ok(())
         };
-        let done = result.is_err() || (progress.written && progress.synced == progress.task.sync.len());
+        let durable = progress.task.write.as_ref().is_none_or(|write| !write.durable);
+        let synced = durable && progress.synced == progress.task.sync.len();
+        let done = result.is_err() || (progress.written && synced);
         let early = self.options.planted == Planted::AcknowledgeBeforeSync && progress.written;
         if (done || early) && !progress.told {
             progress.told = true;
-            let buffer = progress.task.write.take().map(|write| write.buffer);
+            let write = progress.task.write.take();
+            if let Some(write) = write.as_ref().filter(|write| write.durable) {
+                // Told too early; the sync comes later.
+                progress.task.sync.push(write.segment);
+            }
+            let buffer = write.map(|write| write.buffer);
             runtime.commit.tell(CommitMessage::LogDone { result, buffer });
         }
         if !done {
