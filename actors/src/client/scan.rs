@@ -8,8 +8,9 @@ use std::ops::{Bound, ControlFlow};
 
 use treering_engine::PageRef;
 use treering_engine::catalog::TreeState;
+use treering_engine::memory::View;
 use treering_engine::page::ValueRef;
-use treering_engine::tree::{Bounds, Carry, Cursor, Miss, Run};
+use treering_engine::tree::{Bounds, Carry, Cursor, Miss, ReadNodes, Run};
 
 use super::db::Inner;
 use super::held::{Held, HeldPage};
@@ -94,9 +95,12 @@ impl<'s> Scan<'s> {
     ) -> std::result::Result<Option<(Run, HeldPage<'s>)>, Miss> {
         let memory = &self.inner.runtime.shared.memory;
         with_reader(memory, |guard, reader| {
-            let Some(run) = cursor.find_run(&NodeView(memory.view(guard)), self.bounds)? else {
+            let view = ViewToHold(memory.view(guard));
+            let Some(run) = cursor.find_run(&view, self.bounds)? else {
                 return Ok(None);
             };
+            // Found before anything is held: a hold waits for memory, and lets nothing overtake it.
+            let _ = run.next.map(|next| view.node(next));
             let leaf = match self.next.take().filter(|page| page.reference() == run.leaf) {
                 Some(page) => page,
                 None => HeldPage::new(memory, run.leaf, guard).ok_or(Miss(run.leaf))?,
@@ -105,6 +109,23 @@ impl<'s> Scan<'s> {
             reader.add_hits(u64::from(!missed));
             Ok(Some((run, leaf)))
         })
+    }
+}
+
+/// Nodes as a pinned thread sees them, some of which will be held.
+struct ViewToHold<'g>(View<'g>);
+
+impl ReadNodes for ViewToHold<'_> {
+    #[inline]
+    fn node(&self, reference: PageRef) -> std::result::Result<&[u8], Miss> {
+        let frame = self.0.lookup(reference.id).ok_or(Miss(reference))?;
+        self.0.prefetch_hold(frame.id);
+        Ok(frame.bytes)
+    }
+
+    #[inline]
+    fn prefetch(&self, reference: PageRef) {
+        self.0.prefetch_word(reference.id);
     }
 }
 

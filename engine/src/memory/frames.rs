@@ -64,6 +64,12 @@ impl Frames {
         &self.entries[frame.0 as usize]
     }
 
+    /// Where the frame's entry lies, for a hint to the processor.
+    #[inline]
+    pub(crate) fn entry_address(&self, frame: FrameId) -> *const u8 {
+        self.entries.as_ptr().wrapping_add(frame.0 as usize).cast()
+    }
+
     /// The frame has left the pool.
     pub(crate) fn take(&self, frame: FrameId) {
         self.entry(frame).status.store(0, Ordering::Relaxed);

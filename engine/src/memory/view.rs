@@ -69,6 +69,12 @@ impl<'g> View<'g> {
         prefetch((&raw const *self.memory.occupancy.table.home_bucket(id)).cast());
     }
 
+    /// Asks for what [`Memory::hold`] will write to.
+    #[inline]
+    pub fn prefetch_hold(self, frame: FrameId) {
+        prefetch(self.memory.occupancy.frames.entry_address(frame));
+    }
+
     /// Asks for the first `lines` cache lines of a page that is in memory, without leaving a trace in the
     /// table. Part two of a lookup that is interleaved with others.
     #[inline]

@@ -239,18 +239,25 @@ impl Cursor {
         self.path.clear();
         self.path.reserve(usize::from(self.root.height));
         let mut reference = self.root.reference;
-        for _ in 1..self.root.height {
+        for level in (1..self.root.height).rev() {
             let inner = Inner::new(store.node(reference)?);
             let index = match start {
                 Bound::Included(key) | Bound::Excluded(key) => inner.find(key),
                 Bound::Unbounded => self.edge(inner.count),
             };
-            self.path.push(Level {
+            let place = Level {
                 reference,
                 index,
                 count: inner.count,
-            });
+            };
+            self.path.push(place);
             reference = inner.child(index);
+            if level == 1
+                && let Some(next) = self.index_after(&place)
+            {
+                // Where the leaf behind is: it will be asked soon, and is told together with where this one is.
+                store.prefetch(inner.child(next));
+            }
         }
         let page = store.node(reference)?;
         prefetch::leaf_top(page);
