@@ -6,7 +6,7 @@
 //!   ask by message ([`PagerMessage::Fetch`]); a reader of one page reads it in its own thread, between two short
 //!   visits here ([`Pager::begin`], [`Pager::finish`]).
 //! - [`PagerMessage::ReadAhead`]: bring many pages that recovery will need, neighbours together (`ahead.rs`).
-//! - [`PagerMessage::WritePage`]: write a frozen page from its frame, for the flusher.
+//! - [`PagerMessage::WritePage`]: write a frozen page, from a copy that has its checksum, for the flusher.
 //! - [`PagerMessage::Transfer`]: reads, writes and syncs with buffers of their own: superblocks, checkpoint
 //!   images, blobs.
 //!

@@ -224,8 +224,7 @@ impl Pager {
 
     pub(super) fn frame_buffer(&self, frame: FrameId) -> Buffer {
         // SAFETY: a frame that is read into belongs to its read until that has completed, and is found by
-        // nobody while it is loading; a frame that is written from is frozen and can't be evicted or freed while it
-        // is marked as being written. The arena outlives the device, which the runtime drops first, and the reads of
+        // nobody while it is loading. The arena outlives the device, which the runtime drops first, and the reads of
         // clients: who carries one out keeps `Shared` alive.
         let raw = unsafe { RawBuffer::new(self.frame_start(frame), self.shared.memory.page_bytes()) };
         Buffer::Borrowed(raw)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use treering_engine::memory::FrameId;
 use treering_engine::{PageId, PageRef};
-use treering_io::{File, Operation};
+use treering_io::{AlignedBuffer, File, Operation};
 
 use super::ahead::Ahead;
 use super::messages::{TransferReply, Waiter};
@@ -51,6 +51,8 @@ pub(crate) struct Pager {
     /// have under way.
     pub(super) queued_reads: VecDeque<(Operation, Purpose)>,
     pub(super) queued_writes: VecDeque<(Operation, Purpose)>,
+    /// What pages were copied to and written from, to be used again: no more than the flusher has writes under way.
+    pub(super) spare_buffers: Vec<AlignedBuffer>,
     pub(super) ahead: Ahead,
     /// Fetches that wait for a frame.
     pub(super) starved: VecDeque<(PageRef, Waiter)>,
@@ -70,6 +72,7 @@ impl Pager {
             next_token: 1,
             queued_reads: VecDeque::new(),
             queued_writes: VecDeque::new(),
+            spare_buffers: Vec::new(),
             ahead: Ahead::default(),
             starved: VecDeque::new(),
             pressure_sent: false,

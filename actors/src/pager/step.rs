@@ -5,7 +5,7 @@ use std::sync::Arc;
 use treering_engine::PageId;
 use treering_engine::memory::{Class, FrameId};
 use treering_engine::page;
-use treering_io::{Buffer, Completion, Operation, OperationKind};
+use treering_io::{AlignedBuffer, Buffer, Completion, Operation, OperationKind};
 
 use super::IN_FLIGHT_MAX;
 use super::messages::{PagerMessage, Transfer, TransferKind, TransferReply};
@@ -63,15 +63,24 @@ impl Actor for Pager {
 
 impl Pager {
     fn write_page(&mut self, id: PageId, frame: FrameId) {
-        // SAFETY: the page is frozen and its frame stays put while the flusher has it marked as being written.
-        // Only the checksum field changes, which readers never look at and which is stored atomically.
-        unsafe { page::seal_shared(self.frame_start(frame).as_ptr(), self.shared.memory.page_bytes()) };
+        let page_bytes = self.shared.memory.page_bytes();
+        // SAFETY: the page is frozen, and its frame stays put while the flusher has it marked as being written.
+        let frozen = unsafe { std::slice::from_raw_parts(self.frame_start(frame).as_ptr(), page_bytes) };
+        // The checksum goes into a copy: readers may be looking at the page itself.
+        let mut sealed = match self.spare_buffers.pop() {
+            Some(mut buffer) => {
+                buffer.copy_from_slice(frozen);
+                buffer
+            }
+            None => AlignedBuffer::copy_of(frozen),
+        };
+        page::seal(&mut sealed);
         let operation = Operation {
             token: self.token(),
             file: Arc::clone(&self.file),
             offset: self.offset(id),
             kind: OperationKind::Write { durable: false },
-            buffer: self.frame_buffer(frame),
+            buffer: Buffer::Owned(sealed),
         };
         self.queued_writes
             .push_back((operation, Purpose::WritePage { id, frame }));
@@ -137,6 +146,7 @@ impl Pager {
                 if completion.result.is_ok() {
                     self.shared.counters.add(Counter::PagesWritten, 1);
                 }
+                self.spare_buffers.extend(completion.buffer.into_owned());
                 outbox.flusher.push(FlusherMessage::PageWritten {
                     id,
                     frame,

@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use treering_engine::PageRef;
 use treering_engine::memory::{Class, FrameId, Residency};
+use treering_engine::page;
 use treering_io::SimDirectory;
 
-use super::{Begun, PagerMessage, Waiter};
+use super::{Begun, Pager, PagerMessage, Waiter};
 use crate::actor::{Actor, Outbox};
 use crate::client::Db;
 use crate::error::Error;
@@ -161,4 +164,41 @@ fn a_client_waits_for_a_frame_and_the_device_reads_for_it() {
     let frame = waiting.try_recv().expect("an answer").expect("the page");
     assert_eq!(memory.state(root.id), Residency::Resident(frame));
     unhold(memory, frame);
+}
+
+#[test]
+fn a_page_is_written_from_a_copy_and_left_as_it_is() {
+    let db = open(&SimDirectory::new(1));
+    let tree = db.client().tree("tree").expect("a tree");
+    tree.put(b"key", b"value").expect("a put");
+    let shared = &db.inner.runtime.shared;
+    let root = with_guard(&shared.memory, |guard| {
+        let directory = &shared.current.load(guard).directory;
+        directory.by_name("tree").expect("a tree").partitions[0]
+            .root
+            .reference
+    });
+    let bytes = |id: FrameId| {
+        with_guard(&shared.memory, |guard| {
+            let frame = shared.memory.lookup(root.id, guard).expect("resident");
+            assert_eq!(frame.id, id);
+            frame.bytes.to_vec()
+        })
+    };
+    let Residency::Resident(frame) = shared.memory.state(root.id) else {
+        panic!("the page was just made");
+    };
+    let before = bytes(frame);
+    assert_eq!(page::verify(&before, root), Err(page::PageDefect::Checksum));
+    // A pager of its own: the flusher has not asked for this write.
+    let file = Arc::clone(&db.inner.runtime.pager.lock().file);
+    let mut pager = Pager::new(Arc::clone(shared), file);
+    let mut outbox = Outbox::default();
+    let id = root.id;
+    pager.handle(PagerMessage::WritePage { id, frame }, 0, &mut outbox);
+    pager.end_batch(0, &mut outbox);
+    let written = outbox.operations.pop().expect("a write");
+    let written = written.buffer.into_owned().expect("memory of its own");
+    assert_eq!(page::verify(&written, root), Ok(()));
+    assert_eq!(bytes(frame), before, "readers may be looking at it");
 }

@@ -4,7 +4,7 @@
 //!   is as it comes: 4 KiB pages, one shard worker less than there are cores.
 //! * Sorted loads: `Tree::bulk_load`, which builds pages and writes them once. Random loads: buffered batches of 1,000, a
 //!   few in flight, and a flush at the end. Pipelined writes: every write has its own ticket, [`TICKETS_IN_FLIGHT`] of them open at a time.
-//! * Reads copy the value out from where it lies (`get_with`); scans look at the entries in place.
+//! * Reads copy the value out (`get_with`); scans look at the entries in place (`scan`), as LMDB's do.
 //! * It reads and writes with `O_DIRECT` always.
 
 use std::collections::VecDeque;

@@ -7,7 +7,7 @@
 //!                          │ insert_resident (worker)        │ insert_loading, read, finish_loading (pager)
 //!                          ▼                                 ▼
 //!                        found by readers, never changed again, except for a page of an open batch (only its
-//!                        worker knows the id) and for the page's checksum, which readers never look at
+//!                        worker knows the id)
 //!                          │ finish_evict (written, not held, not rescued), or remove (the page is dead)
 //!                          ▼
 //!                        limbo: no lookup finds it, pinned readers may still look at it

@@ -87,8 +87,7 @@ pub fn reference(page: &[u8]) -> PageRef {
     }
 }
 
-/// Copies a node, all but its checksum, which may just be written (see [`super::seal_shared`]).
-/// [`set_identity`] must follow.
+/// Copies a node, all but its checksum, which is made when a page is written to disk. [`set_identity`] must follow.
 ///
 /// # Panics
 ///

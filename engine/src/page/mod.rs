@@ -28,7 +28,7 @@ mod verify;
 pub use inner_edit::set_child;
 pub use layout::{HEADER_BYTES, born, copy_node, count, level, reference, set_id, set_identity, stamp};
 pub use prefetch::record as prefetch_record;
-pub use verify::{PageDefect, seal, seal_shared, verify, verify_structure};
+pub use verify::{PageDefect, seal, verify, verify_structure};
 
 use crate::ids::PageRef;
 

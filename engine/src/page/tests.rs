@@ -162,21 +162,6 @@ fn zeros_at_the_end_of_a_key_count() {
 }
 
 #[test]
-fn sealing_a_shared_page_gives_the_same_checksum() {
-    let page = sample_leaf();
-    let mut words = vec![0u32; PAGE_BYTES / 4];
-    let pointer = words.as_mut_ptr().cast::<u8>();
-    // SAFETY: the vector has room for the page and nobody else sees it.
-    unsafe {
-        std::ptr::copy_nonoverlapping(page.as_ptr(), pointer, PAGE_BYTES);
-        pointer.write_bytes(0, 4);
-        seal_shared(pointer, PAGE_BYTES);
-    }
-    let sealed: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    assert_eq!(sealed, page);
-}
-
-#[test]
 fn two_entries_or_three_children_of_the_largest_size_fit() {
     let mut page_bytes = crate::ids::PAGE_BYTES_MIN;
     while page_bytes <= crate::ids::PAGE_BYTES_MAX {

@@ -3,8 +3,6 @@
 //! A page that passed can be searched, scanned and edited without leaving its bounds: every offset and
 //! length has been looked at, keys ascend, and the heap's accounts are right.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use super::inner::Inner;
 use super::key;
 use super::layout::{self, CRC_AT, DEAD_AT, HEADER_BYTES, HEAP_START_AT, KIND_AT, KIND_INNER, KIND_LEAF};
@@ -54,23 +52,6 @@ fn checksum(page: &[u8]) -> u32 {
 pub fn seal(page: &mut [u8]) {
     let crc = checksum(page);
     layout::put_u32(page, CRC_AT, crc);
-}
-
-/// Writes the checksum of a frozen page that readers may be looking at.
-///
-/// # Safety
-///
-/// `page` points to `page_bytes` readable bytes, at least a header, aligned to 4, that nobody changes during
-/// the call, the first four excepted; those nobody reads or writes otherwise than by this function or
-/// atomically.
-pub unsafe fn seal_shared(page: *mut u8, page_bytes: usize) {
-    debug_assert!(page_bytes >= HEADER_BYTES && page.addr().is_multiple_of(4));
-    // SAFETY: by contract these bytes are readable and constant for the duration of the call.
-    let body = unsafe { std::slice::from_raw_parts(page.add(BODY_AT), page_bytes - BODY_AT) };
-    let crc = crc32c(body);
-    // SAFETY: by contract the first four bytes are aligned, writable, and touched atomically only.
-    let field = unsafe { AtomicU32::from_ptr(page.cast()) };
-    field.store(crc.to_le(), Ordering::Relaxed);
 }
 
 /// Checks a page that came from disk against the reference by which it was asked for.

@@ -241,8 +241,7 @@ struct KeyBuffer {
 
 impl KeyBuffer {
     /// Short rests are copied with this many bytes from the page, whatever follows them there: a copy of
-    /// fixed length is two instructions, one of variable length a call. (Not so empty ones: their offset is
-    /// that of the checksum, which may be written at any time.)
+    /// fixed length is two instructions, one of variable length a call.
     const COPIED_BYTES: usize = 32;
 
     fn begin(&mut self, leaf: &Leaf<'_>) {
@@ -265,7 +264,7 @@ impl KeyBuffer {
         let rest_len = key::rest_len(slot.suffix_len);
         let rest_and_more = leaf.page.get(slot.offset..).unwrap_or_default();
         match rest_and_more.first_chunk::<{ Self::COPIED_BYTES }>() {
-            Some(chunk) if (1..=Self::COPIED_BYTES).contains(&rest_len) => {
+            Some(chunk) if rest_len <= Self::COPIED_BYTES => {
                 let start = self.prefix_len + HEAD_BYTES;
                 self.bytes[start..start + Self::COPIED_BYTES].copy_from_slice(chunk);
             }

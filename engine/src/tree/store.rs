@@ -7,8 +7,7 @@
 //!
 //! - Bytes that a store hands out belong to a node that passed [`crate::page::verify`] or was built by this
 //!   crate. The tree reads them without checking again.
-//! - A node that isn't open is frozen: it never changes (its checksum field excepted, which the tree never
-//!   reads).
+//! - A node that isn't open is frozen: it never changes.
 //! - What was [located](NodeStore::locate) stays readable, at the same place, until the operation that
 //!   located it returns, even if the page is evicted meanwhile. A worker is pinned for that long.
 
