@@ -83,6 +83,8 @@ impl RawFile {
             file.write_all(&chunk)?;
         }
         file.sync_all()?;
+        // What the page cache still has of it would have to be invalidated by the first writes.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         let file = rustix::fs::open(path, OFlags::RDWR | OFlags::DIRECT, Mode::empty())?;
         Ok(Self {
             file: File::from(file),
