@@ -14,9 +14,11 @@ use crate::error::Error;
 use crate::shard::ShardMessage;
 use crate::shared::{DATA_FILE, Version, with_guard};
 
-/// Least and most bytes by which the data file grows; in between it is a thirty-second of its size.
+/// Least and most bytes by which the data file grows; in between it is a sixty-fourth of its size.
 const GROWTH_BYTES_MIN: u64 = 2 << 20;
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
+/// The file isn't cut for less: it would soon grow again.
+const CUT_PAGES_MIN: u32 = 256;
 
 impl Flusher {
     /// Takes note of a published group.
@@ -234,7 +236,7 @@ impl Flusher {
         }
         let page_bytes = self.shared.settings.page_bytes as u64;
         let present = u64::from(self.space.file_pages());
-        let step = (present * page_bytes / 32).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
+        let step = (present * page_bytes / 64).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
         let wanted = (present + step.max(pages)).min(u64::from(u32::MAX));
         if wanted <= present {
             self.growth_failure = Some(Error::OutOfSpace {
@@ -250,12 +252,14 @@ impl Flusher {
         outbox.file_tasks.push(FileTask::Grow { pages: wanted as u32 });
     }
 
-    /// Gives the end of the file back to the file system, if much of it is free. What a crash makes of that doesn't
-    /// matter: nothing reaches these pages, in whichever superblock.
+    /// Gives the free end of the file back to the file system, but for what is needed ahead and isn't free elsewhere. What
+    /// a crash makes of that doesn't matter: nothing reaches these pages, in whichever superblock.
     pub(super) fn cut_tail(&mut self, outbox: &mut Outbox) {
-        let kept = IDS_AHEAD as u32 + self.space.file_pages() / 32;
         let free = self.space.trailing_free_pages();
-        if self.growing || self.shared.settings.in_memory || free < 2 * kept {
+        let elsewhere = self.space.available_pages().saturating_sub(u64::from(free));
+        // At most a few thousand.
+        let kept = IDS_AHEAD.saturating_sub(elsewhere) as u32;
+        if self.growing || self.shared.settings.in_memory || free < kept + CUT_PAGES_MIN {
             return;
         }
         let pages = self.space.file_pages() - (free - kept);
