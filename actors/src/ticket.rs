@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use treering_engine::tree::Relocated;
 use treering_engine::{ShardId, Stamp};
 
 use crate::error::{Error, Result};
@@ -21,6 +22,8 @@ pub(crate) enum Outcome {
     /// For the pages of a bulk load.
     Stamp(Stamp),
     Swapped(std::result::Result<(), Option<Value>>),
+    /// What a step of a compaction did; `None`: there are no low ids left.
+    Relocated(Option<Relocated>),
 }
 
 /// The sending half of a ticket. Dropping it tells the waiter that the database was closed.

@@ -92,6 +92,10 @@ pub(crate) enum FlusherMessage {
         seq: Seq,
         reply: oneshot::Sender<Result<Arc<Version>>>,
     },
+    /// Give out low ids first from now on; tells below which one everything that is in use has room.
+    BeginCompaction { reply: oneshot::Sender<PageId> },
+    /// The end of that. The next checkpoint cuts the file's free end off.
+    EndCompaction,
     /// Write a last checkpoint that says that nothing follows it.
     Close { reply: Reply },
     /// From the runtime: the data file has this many pages now.

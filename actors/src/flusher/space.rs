@@ -170,7 +170,7 @@ impl Flusher {
                 WantsIds::Shard { pages, .. } | WantsIds::Blob { pages, .. } => *pages,
             };
             let extents = match &wants {
-                WantsIds::Shard { .. } => self.space.allocate_chunk(pages),
+                WantsIds::Shard { .. } => self.allocate_chunk(pages),
                 WantsIds::Blob { .. } => self
                     .space
                     .allocate_contiguous(pages)
@@ -229,6 +229,28 @@ impl Flusher {
         }
     }
 
+    /// Ids for a shard: low ones, if there are any, while the database is compacted.
+    fn allocate_chunk(&mut self, pages: u32) -> Vec<Extent> {
+        let low = self
+            .compact_below
+            .map_or_else(Vec::new, |below| self.space.allocate_chunk_below(pages, below));
+        if low.is_empty() {
+            return self.space.allocate_chunk(pages);
+        }
+        low
+    }
+
+    /// From now on low ids are given out first. Below the id that is returned there is room for all pages in use, and
+    /// for the copies on the way.
+    pub(super) fn begin_compaction(&mut self) -> PageId {
+        let in_use = self.space.allocated_pages();
+        // What shards have in hand is in use, too, until they give it back: room enough.
+        let below = (in_use + in_use / 32).min(u64::from(self.space.file_pages()));
+        let below = PageId(below as u32);
+        self.compact_below = Some(below);
+        below
+    }
+
     /// Asks for a longer file, with room for a run of `pages` at its end.
     pub(super) fn grow(&mut self, pages: u64, outbox: &mut Outbox) {
         if self.growing || self.growth_failure.is_some() {
@@ -257,9 +279,14 @@ impl Flusher {
     pub(super) fn cut_tail(&mut self, outbox: &mut Outbox) {
         let free = self.space.trailing_free_pages();
         let elsewhere = self.space.available_pages().saturating_sub(u64::from(free));
-        // At most a few thousand.
-        let kept = IDS_AHEAD.saturating_sub(elsewhere) as u32;
-        if self.growing || self.shared.settings.in_memory || free < kept + CUT_PAGES_MIN {
+        // After a compaction nothing is kept for later: whoever asked for it wants the space back. Else at most a few
+        // thousand.
+        let (kept, least) = if std::mem::take(&mut self.cut_wanted) {
+            (0, 1)
+        } else {
+            (IDS_AHEAD.saturating_sub(elsewhere) as u32, CUT_PAGES_MIN)
+        };
+        if self.growing || self.shared.settings.in_memory || free < kept + least {
             return;
         }
         let pages = self.space.file_pages() - (free - kept);

@@ -79,6 +79,15 @@ impl Actor for Flusher {
                 self.close_wanted = true;
                 self.checkpoint_replies.push(reply);
             }
+            FlusherMessage::BeginCompaction { reply } => {
+                let below = self.begin_compaction();
+                // Whoever went away has no use for it, and will end it all the same.
+                let _ = reply.send(below);
+            }
+            FlusherMessage::EndCompaction => {
+                self.compact_below = None;
+                self.cut_wanted = true;
+            }
             FlusherMessage::Grown { result } => self.grown(result),
             FlusherMessage::Truncated { result } => {
                 if let Err(error) = result {

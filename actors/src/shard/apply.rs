@@ -12,6 +12,7 @@ use treering_engine::tree::{self, Change, Decision, Miss, Root};
 
 use super::large::Large;
 use super::messages::{Action, Condition, Request, Stored, ValueKind};
+use super::relocate::relocate;
 use super::store::TipStore;
 use super::update::UpdateFunction;
 use crate::blob::blob_extents;
@@ -144,6 +145,24 @@ pub(super) fn apply(
             swap(store, root, (tree, key), (expected.as_deref(), new), large, notes)
         }
         Action::Update { key, function } => update(store, root, (tree, key), function, large, notes),
+        Action::MoveBlob { key, old, new } => {
+            let is_same = |value: Option<ValueRef<'_>>| value == Some(ValueRef::Blob(old));
+            let (change, ()) = tree::modify(store, root, key, |value| {
+                let decision = if is_same(value) {
+                    Decision::PutBlob(Cow::Borrowed(&**new))
+                } else {
+                    Decision::Keep
+                };
+                (decision, ())
+            })?;
+            if change.is_some() {
+                notes.put(tree, key, ValueRef::Blob(new));
+            } else {
+                notes.unused(ValueRef::Blob(new));
+            }
+            Ok(Applied::Done(Ok(Outcome::Present(change.is_some()))))
+        }
+        Action::Relocate { from, below } => Ok(Applied::Done(Ok(relocate(store, root, from, *below)?))),
         Action::Batch { .. }
         | Action::Transaction(_)
         | Action::Fence

@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use treering_engine::memory::FrameId;
 use treering_engine::tree::Root;
-use treering_engine::{Extent, PageRef, TreeId};
+use treering_engine::{Extent, PageId, PageRef, TreeId};
 use treering_io::AlignedBuffer;
 
 use super::replay::ReplayPart;
@@ -124,6 +124,17 @@ pub(crate) enum Action {
     Fence,
     /// Records of the log, each key once, in order of (tree, key): only during recovery.
     Replay(ReplayPart),
+    /// The value of a key has been copied to other extents: replace the one descriptor, if it is still that, by the other.
+    MoveBlob {
+        key: Box<[u8]>,
+        old: Box<[u8]>,
+        new: Box<[u8]>,
+    },
+    /// Copy some nodes from `from` on whose ids aren't below `below` to ids that are.
+    Relocate {
+        from: Box<[u8]>,
+        below: PageId,
+    },
     /// Forget the tree; its pages are retired step by step.
     DropTree,
     /// Answered with a stamp for the pages of a bulk load, if the tree is empty.
@@ -153,7 +164,8 @@ impl Action {
             Action::Swap {
                 new: Stored::Blob(descriptor),
                 ..
-            } => Some(descriptor),
+            }
+            | Action::MoveBlob { new: descriptor, .. } => Some(descriptor),
             _ => None,
         }
     }
@@ -205,6 +217,8 @@ impl Request {
             Action::Swap { key, expected, new } => {
                 key.len() + expected.as_ref().map_or(0, |expected| expected.len()) + new.bytes()
             }
+            Action::MoveBlob { key, old, new } => key.len() + old.len() + new.len(),
+            Action::Relocate { from, .. } => from.len(),
             Action::Batch { records } => records.capacity(),
             Action::Load(loaded) => loaded.record.len() + loaded.extents.len() * size_of::<Extent>(),
             // Recovery bounds its slices itself, and hands all shards their parts at once.
@@ -220,7 +234,9 @@ impl Request {
             Action::Delete { key }
             | Action::Get { key }
             | Action::Swap { key, .. }
-            | Action::Update { key, .. } => Some(key),
+            | Action::Update { key, .. }
+            | Action::MoveBlob { key, .. }
+            | Action::Relocate { from: key, .. } => Some(key),
             Action::Batch { .. }
             | Action::Transaction(_)
             | Action::Fence
@@ -258,6 +274,8 @@ impl fmt::Debug for Request {
             Action::Transaction(_) => "transaction",
             Action::Fence => "fence",
             Action::Replay(_) => "replay",
+            Action::MoveBlob { .. } => "move blob",
+            Action::Relocate { .. } => "relocate",
             Action::DropTree => "drop tree",
             Action::PrepareLoad => "prepare load",
             Action::Load(_) => "load",

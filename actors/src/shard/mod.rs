@@ -34,6 +34,7 @@ mod load;
 mod messages;
 mod park;
 mod reclaim;
+mod relocate;
 mod replay;
 mod state;
 mod step;

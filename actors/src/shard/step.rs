@@ -2,7 +2,7 @@
 
 use crossbeam_epoch::Guard;
 use treering_engine::memory::Class;
-use treering_engine::tree::{self, Miss, Root};
+use treering_engine::tree::{self, Miss, RELOCATED_LEAVES_MAX, Root};
 use treering_engine::{ShardId, TreeId};
 
 use super::apply::{Applied, Notes, apply};
@@ -345,7 +345,11 @@ impl Shard {
         };
         let height = self.height(place);
         let creates_nodes = !matches!(ready.request.action, Action::Get { .. });
-        let nodes = tree::reserve_for(height);
+        let mut nodes = tree::reserve_for(height);
+        if let Action::Relocate { below, .. } = ready.request.action {
+            nodes += RELOCATED_LEAVES_MAX;
+            self.give_high_ids_back(below, outbox);
+        }
         let mut from_reserve = false;
         if creates_nodes && !self.supply_for(nodes, outbox) {
             match self.shortage.clone() {
@@ -380,6 +384,9 @@ impl Shard {
                     ..
                 } = ready;
                 self.hits += u64::from(!missed);
+                if matches!(&result, Ok(Outcome::Relocated(Some(done))) if done.nodes > 0) {
+                    self.relocated();
+                }
                 self.open.operations += 1;
                 self.open.sync |= request.durability == Durability::Sync;
                 self.finish(&request, held);

@@ -120,6 +120,16 @@ impl SpaceMap {
         chunk
     }
 
+    /// Takes up to `pages_max` available pages whose ids are below `below`, the lowest first.
+    #[must_use = "the pages returned are allocated from now on"]
+    pub fn allocate_chunk_below(&mut self, pages_max: u32, below: PageId) -> Vec<Extent> {
+        let mut chunk = Vec::new();
+        let mut wanted = pages_max as usize;
+        let end = (below.0 as usize).min(self.available.length());
+        self.take_runs(0, end, &mut wanted, &mut chunk);
+        chunk
+    }
+
     /// Takes the lowest run of exactly `pages` pages, or nothing when there is none: then grow the file.
     #[must_use = "the pages returned are allocated from now on"]
     pub fn allocate_contiguous(&mut self, pages: u32) -> Option<Extent> {

@@ -18,6 +18,32 @@ fn total(chunk: &[Extent]) -> u32 {
 }
 
 #[test]
+fn chunks_below_an_id_stay_below_it() {
+    let mut map = SpaceMap::new(100);
+    let all = map.allocate_chunk(u32::MAX);
+    assert_eq!(
+        all.iter().map(|extent| extent.pages).sum::<u32>(),
+        100 - PageId::FIRST.0
+    );
+    for start in [10, 40, 90] {
+        map.release(Extent {
+            start: PageId(start),
+            pages: 5,
+        })
+        .expect("allocated");
+    }
+    let low = map.allocate_chunk_below(100, PageId(42));
+    let ids: Vec<u32> = low
+        .iter()
+        .flat_map(|extent| extent.ids())
+        .map(|id| id.0)
+        .collect();
+    assert_eq!(ids, [10, 11, 12, 13, 14, 40, 41]);
+    assert!(map.allocate_chunk_below(1, PageId(42)).is_empty());
+    assert_eq!(map.available_pages(), 8);
+}
+
+#[test]
 fn a_new_file_is_available_but_for_the_superblocks() {
     let mut map = SpaceMap::new(100);
     assert_eq!(

@@ -15,6 +15,7 @@
 //! | `cut` | one tree made two, two made one |
 //! | `diff` | what differs between two versions |
 //! | `write` | one write: descend, look, decide, change |
+//! | `relocate` | the same tree under other ids |
 //! | `path` | the nodes that a write goes through |
 //! | `restructure` | leaves: splits, merges, evening out |
 //! | `ascend` | what follows in the levels above |
@@ -40,6 +41,9 @@ mod inner_sequence;
 mod leaf_sequence;
 mod path;
 mod read;
+mod relocate;
+#[cfg(test)]
+mod relocate_tests;
 mod restructure;
 mod run;
 mod sequence;
@@ -61,6 +65,7 @@ pub use cut::{Halves, cut, join};
 pub use diff::{Diff, Difference, Part};
 pub use path::HEIGHT_MAX;
 pub use read::{get, get_many, warm};
+pub use relocate::{RELOCATED_LEAVES_MAX, Relocated, relocate};
 pub use run::{Carry, Run};
 pub use store::{Located, Miss, NewNodes, NodeStore, ReadNodes};
 pub use write::{delete, modify, put};

@@ -55,10 +55,23 @@ pub(super) struct Path {
 impl Path {
     /// Walks from the root to the leaf whose range holds the key. The tree isn't empty.
     pub(super) fn descend<S: NodeStore>(store: &S, root: &Root, key: &[u8]) -> Result<Path, Miss> {
+        let path = Path::down_to(store, root, key, usize::from(root.height) - 1)?;
+        prefetch::leaf_top(store.bytes(path.leaf()));
+        Ok(path)
+    }
+
+    /// Walks towards the key as far as the node at `depth`. The tree isn't empty, and has that many levels. Only the
+    /// levels down to it may be looked at.
+    #[inline]
+    pub(super) fn down_to<S: NodeStore>(
+        store: &S,
+        root: &Root,
+        key: &[u8],
+        depth: usize,
+    ) -> Result<Path, Miss> {
         let mut steps = [Step::NOWHERE; HEIGHT_MAX];
-        let leaf_depth = usize::from(root.height) - 1;
         let mut reference = root.reference;
-        for step in &mut steps[..leaf_depth] {
+        for step in &mut steps[..depth] {
             let node = store.locate(reference)?;
             let inner = Inner::new(store.bytes(node));
             let index = inner.find(key);
@@ -68,10 +81,24 @@ impl Path {
             };
             reference = inner.child(index);
         }
-        let leaf = store.locate(reference)?;
-        prefetch::leaf_top(store.bytes(leaf));
-        steps[leaf_depth].node = leaf;
-        Ok(Path { steps, leaf_depth })
+        steps[depth].node = store.locate(reference)?;
+        Ok(Path {
+            steps,
+            leaf_depth: depth,
+        })
+    }
+
+    /// Lowest key to the right of what the node at a depth holds; `None` if it is the last of its level.
+    pub(super) fn upper_bound<S: NodeStore>(&self, store: &S, depth: usize) -> Option<Vec<u8>> {
+        self.steps[..depth].iter().rev().find_map(|step| {
+            let inner = Inner::new(store.bytes(step.node));
+            let index = step.index() + 1;
+            (index < inner.count).then(|| {
+                let mut key = Vec::new();
+                inner.separator(index).copy_to(&mut key);
+                key
+            })
+        })
     }
 
     /// Walks along the right (or left) edge, above the node at `depth`, which is given; the tree isn't empty. Only the

@@ -153,6 +153,18 @@ impl TestStore {
         }
     }
 
+    /// The highest id in use.
+    pub(super) fn highest(&self) -> PageId {
+        let used = self.pages.iter().rposition(Option::is_some);
+        PageId(used.unwrap_or(0) as u32)
+    }
+
+    /// Frees a page that nothing reaches any more; the lowest free ids are used first from now on.
+    pub(super) fn forget(&mut self, id: PageId) {
+        self.free(id);
+        self.free.sort_unstable_by(|a, b| b.cmp(a));
+    }
+
     fn free(&mut self, id: PageId) {
         self.pages[id.0 as usize] = None;
         self.free.push(id);

@@ -55,6 +55,8 @@ pub struct Outcome {
     pub checkpoints: u64,
     /// Records replayed.
     pub replayed: u64,
+    /// Pages that compactions moved.
+    pub relocated: u64,
 }
 
 impl Outcome {
@@ -68,6 +70,7 @@ impl Outcome {
         self.evictions += other.evictions;
         self.checkpoints += other.checkpoints;
         self.replayed += other.replayed;
+        self.relocated += other.relocated;
     }
 }
 

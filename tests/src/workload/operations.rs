@@ -63,6 +63,7 @@ impl Run {
             93..95 => self.passing_tree(hands),
             95..96 => self.flush(hands),
             96..97 => self.named_snapshot(hands),
+            97..98 if self.random.one_in(2) => self.compact(hands),
             97..98 => self.checkpoint(hands),
             98..99 => match self.random.below(5) {
                 0..2 => self.time_travel(hands),
@@ -609,5 +610,13 @@ impl Run {
     fn checkpoint(&mut self, hands: &mut Hands) -> Result<(), String> {
         self.answered(&hands.db, hands.db.checkpoint(), &[], "a checkpoint")
             .map(drop)
+    }
+
+    fn compact(&mut self, hands: &mut Hands) -> Result<(), String> {
+        let done = hands.db.compact_at(u64::MAX);
+        if let Ok(done) = &done {
+            self.outcome.relocated += done.pages_moved;
+        }
+        self.answered(&hands.db, done, &[], "a compaction").map(drop)
     }
 }

@@ -1,0 +1,280 @@
+//! Compaction: what lies at the end of the data file moves into holes, and the file is cut.
+//!
+//! The walk is the calling thread's: it asks the owner of one range after the other to copy the nodes that lie too high
+//! ([`Action::Relocate`]), and copies blobs itself. Readers and writers go on; what they are in the middle of keeps its
+//! pages. It moves what lies beyond the size that everything in use needs, not the whole database, at a bounded rate.
+//!
+//! Pages that only named snapshots, past versions or snapshots in use reach stay where they are.
+
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+use treering_engine::page::ValueRef;
+use treering_engine::tree::Cursor;
+use treering_engine::{Extent, PageId, TreeId};
+
+use super::db::{Db, Inner};
+use crate::blob::blob_extents;
+use crate::commit::DROPPED_PREFIX;
+use crate::error::{Error, Result};
+use crate::flusher::FlusherMessage;
+use crate::options::Durability;
+use crate::shard::Action;
+use crate::shared::{Version, with_guard};
+use crate::ticket::Outcome;
+
+/// Bytes a second that [`Db::compact`] moves at most.
+const BYTES_PER_SECOND: u64 = 64 << 20;
+/// Shorter pauses are saved up, nanoseconds.
+const PAUSE_NANOS_MIN: u64 = 1_000_000;
+
+/// What a compaction did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Compaction {
+    /// Pages of the data file before.
+    pub pages_before: u64,
+    /// Pages of the data file after.
+    pub pages_after: u64,
+    /// Pages that were copied, blobs included.
+    pub pages_moved: u64,
+}
+
+impl Db {
+    /// Makes the data file as short as what is in use allows: moves pages from its end into holes, at most 64 MiB a
+    /// second, and cuts it. Readers and writers go on. Waits until it is done.
+    ///
+    /// Pages that only snapshots of some kind reach are not moved. Time in proportion to what has to move, plus a look
+    /// at every page above the leaves, and at the leaves themselves in search of large values. In memory it does nothing.
+    ///
+    /// # Errors
+    /// As [`checkpoint`](Db::checkpoint); what was moved until then stays moved.
+    pub fn compact(&self) -> Result<Compaction> {
+        self.compact_at(BYTES_PER_SECOND)
+    }
+
+    /// As [`compact`](Db::compact), moving at most so many bytes a second (at least one page).
+    ///
+    /// # Errors
+    /// As [`compact`](Db::compact).
+    pub fn compact_at(&self, bytes_per_second: u64) -> Result<Compaction> {
+        let inner = &self.inner;
+        inner.runtime.check_wait()?;
+        inner.runtime.shared.status.check_write()?;
+        let pages_before = self.stats().file_pages;
+        let mut done = Compaction {
+            pages_before,
+            pages_after: pages_before,
+            pages_moved: 0,
+        };
+        if inner.runtime.shared.settings.in_memory {
+            return Ok(done);
+        }
+        // What waits for the last checkpoint is free afterwards, and needs no room.
+        self.checkpoint()?;
+        let (sender, receiver) = oneshot::channel();
+        inner
+            .runtime
+            .send_flusher(FlusherMessage::BeginCompaction { reply: sender });
+        let below = inner.runtime.wait(receiver, None).ok_or(Error::Closed)?;
+        let mut walk = Walk {
+            inner,
+            below,
+            nanos_per_page: inner.runtime.shared.settings.page_bytes as u64 * 1_000_000_000
+                / bytes_per_second.max(1),
+            owed_nanos: 0,
+            moved: 0,
+        };
+        let walked = walk.trees();
+        done.pages_moved = walk.moved;
+        inner.runtime.send_flusher(FlusherMessage::EndCompaction);
+        walked?;
+        // The first frees what the pages were moved from, the second cuts the file behind that.
+        self.checkpoint()?;
+        self.checkpoint()?;
+        done.pages_after = self.stats().file_pages;
+        Ok(done)
+    }
+}
+
+struct Walk<'i> {
+    inner: &'i Arc<Inner>,
+    /// Nothing shall stay at this id or above.
+    below: PageId,
+    nanos_per_page: u64,
+    /// Time that what was moved should have taken, and hasn't.
+    owed_nanos: u64,
+    moved: u64,
+}
+
+impl Walk<'_> {
+    fn trees(&mut self) -> Result<()> {
+        let version = self.version();
+        for state in version.directory.iter() {
+            if state.name.starts_with(DROPPED_PREFIX) {
+                continue;
+            }
+            match self.tree(state.id) {
+                // Dropped meanwhile.
+                Err(Error::TreeNotFound { .. }) => {}
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn version(&self) -> Arc<Version> {
+        let shared = &self.inner.runtime.shared;
+        with_guard(&shared.memory, |guard| shared.current.hold(guard))
+    }
+
+    /// False: there is no more room below.
+    fn tree(&mut self, tree: TreeId) -> Result<bool> {
+        // Blobs first: what holds their descriptors is copied in any case.
+        if !self.blobs(tree)? {
+            return Ok(false);
+        }
+        let mut from: Vec<u8> = Vec::new();
+        loop {
+            let action = Action::Relocate {
+                from: from.as_slice().into(),
+                below: self.below,
+            };
+            let ticket =
+                self.inner.send(
+                    tree,
+                    &from,
+                    action,
+                    Durability::Buffered,
+                    true,
+                    |outcome| match outcome {
+                        Outcome::Relocated(done) => done,
+                        _ => None,
+                    },
+                )?;
+            let Some(done) = ticket.wait()? else {
+                return Ok(false);
+            };
+            self.pause(done.nodes as u64);
+            // A step ends with its partition at the latest: the next one begins there.
+            match done.next.or_else(|| self.next_partition(tree, &from)) {
+                Some(next) => from = next,
+                None => return Ok(true),
+            }
+        }
+    }
+
+    /// Lowest key of the partition behind the one that holds `key`.
+    fn next_partition(&self, tree: TreeId, key: &[u8]) -> Option<Vec<u8>> {
+        let version = self.version();
+        let state = version.directory.get(tree)?;
+        let next = state.partitions.get(state.partition_for(key) + 1)?;
+        Some(next.lower.to_vec())
+    }
+
+    fn blobs(&mut self, tree: TreeId) -> Result<bool> {
+        let mut from = Bound::Unbounded;
+        loop {
+            let (high, next) = self.high_blobs(tree, &from)?;
+            for (key, descriptor) in high {
+                if !self.blob(tree, &key, descriptor)? {
+                    return Ok(false);
+                }
+            }
+            match next {
+                Some(next) => from = Bound::Excluded(next),
+                None => return Ok(true),
+            }
+        }
+    }
+
+    /// The blobs of the next leaf that has keys, as far as they lie too high, and the leaf's last key; `None`: there is
+    /// no such leaf.
+    #[expect(clippy::type_complexity, reason = "used once")]
+    fn high_blobs(
+        &self,
+        tree: TreeId,
+        from: &Bound<Vec<u8>>,
+    ) -> Result<(Vec<(Vec<u8>, Vec<u8>)>, Option<Vec<u8>>)> {
+        let version = self.version();
+        self.inner.read_version(&version, |version, view| {
+            let mut high = Vec::new();
+            let mut last = None;
+            let partitions = version.directory.get(tree).map(|state| &state.partitions[..]);
+            let lower = from.as_ref().map(Vec::as_slice);
+            for partition in partitions.unwrap_or_default() {
+                let mut cursor = Cursor::ascending(partition.root);
+                cursor.next_run(&view, (lower, Bound::Unbounded), |key, value| {
+                    last = Some(key.to_vec());
+                    if let ValueRef::Blob(descriptor) = value
+                        && blob_extents(descriptor).any(|blob| self.is_high(blob.extent))
+                    {
+                        high.push((key.to_vec(), descriptor.to_vec()));
+                    }
+                    ControlFlow::Continue(())
+                })?;
+                if last.is_some() {
+                    break;
+                }
+            }
+            Ok((high, last))
+        })
+    }
+
+    fn is_high(&self, extent: Extent) -> bool {
+        extent.start.0 + extent.pages > self.below.0
+    }
+
+    /// Copies a blob. False: there was no room for it below.
+    fn blob(&mut self, tree: TreeId, key: &[u8], descriptor: Vec<u8>) -> Result<bool> {
+        let pages: u64 = blob_extents(&descriptor)
+            .map(|blob| u64::from(blob.extent.pages))
+            .sum();
+        let Some(copy) = self.copy_blob(tree, key, &descriptor)? else {
+            return Ok(true);
+        };
+        if blob_extents(&copy).any(|blob| self.is_high(blob.extent)) {
+            self.inner.release_blob(&copy);
+            return Ok(false);
+        }
+        let action = Action::MoveBlob {
+            key: key.into(),
+            old: descriptor.into(),
+            new: copy.into(),
+        };
+        let sent = self
+            .inner
+            .send(tree, key, action, Durability::Buffered, true, |_| ());
+        sent?.wait()?;
+        self.pause(pages);
+        Ok(true)
+    }
+
+    /// A copy of a blob, if the key still holds it.
+    fn copy_blob(&self, tree: TreeId, key: &[u8], descriptor: &[u8]) -> Result<Option<Vec<u8>>> {
+        let version = self.version();
+        let held = self.inner.read_version(&version, |version, view| {
+            let Some(state) = version.directory.get(tree) else {
+                return Ok(false);
+            };
+            let root = state.partitions[state.partition_for(key)].root;
+            Ok(treering_engine::tree::get(&view, &root, key)? == Some(ValueRef::Blob(descriptor)))
+        })?;
+        if !held {
+            return Ok(None);
+        }
+        let value = self.inner.read_blob(descriptor)?;
+        self.inner.write_blob(&value, true).map(Some)
+    }
+
+    /// Takes note of pages that were moved, and lets the time pass that they may take.
+    fn pause(&mut self, pages: u64) {
+        self.moved += pages;
+        self.owed_nanos += pages * self.nanos_per_page;
+        if self.owed_nanos >= PAUSE_NANOS_MIN {
+            self.inner.runtime.pause(std::mem::take(&mut self.owed_nanos));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Compaction: the file gets as short as its content, with everything in it, under readers and writers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use treering::{Db, Durability, Options, Result};
+
+fn key(number: u32) -> [u8; 4] {
+    number.wrapping_mul(0x9E37_79B9).to_be_bytes()
+}
+
+fn open(directory: &std::path::Path) -> Result<Db> {
+    Options::new()
+        .cache_bytes(16 << 20)
+        .shards(2)
+        .durability(Durability::Buffered)
+        .open(directory)
+}
+
+/// Fills a tree and removes most of it, so that the file is full of holes.
+fn with_holes(db: &Db) -> Result<()> {
+    let tree = db.client().tree("records")?;
+    let mut tickets = Vec::new();
+    for number in 0..60_000 {
+        tickets.push(tree.send_put(key(number), [number as u8; 200])?);
+    }
+    tickets.drain(..).try_for_each(|ticket| ticket.wait())?;
+    for number in 0..8 {
+        tree.put(format!("large {number}"), vec![number; 300_000])?;
+    }
+    db.checkpoint()?;
+    let mut tickets = Vec::new();
+    for number in (0..60_000).filter(|number| number % 10 != 0) {
+        tickets.push(tree.send_delete(key(number))?);
+    }
+    tickets.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
+    for number in 0..6 {
+        tree.delete(format!("large {number}"))?;
+    }
+    db.checkpoint()
+}
+
+fn check(db: &Db) -> Result<()> {
+    let tree = db.client().open_tree("records")?;
+    for number in (0..60_000).step_by(10) {
+        let found = tree.get(key(number))?.map(|value| value.to_vec());
+        assert_eq!(found, Some(vec![number as u8; 200]), "record {number}");
+    }
+    for number in 6..8u8 {
+        let found = tree.get(format!("large {number}"))?.map(|value| value.to_vec());
+        assert!(found == Some(vec![number; 300_000]), "large record {number}");
+    }
+    assert_eq!(tree.len()?, 6_000 + 2);
+    Ok(())
+}
+
+#[test]
+fn the_file_gets_as_short_as_its_content() -> Result<()> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let db = open(directory.path())?;
+    with_holes(&db)?;
+    let done = db.compact_at(u64::MAX)?;
+    assert!(done.pages_moved > 0, "{done:?}");
+    let stats = db.stats();
+    let in_use = stats.file_pages - stats.free_pages;
+    assert!(done.pages_after < done.pages_before / 2, "{done:?}");
+    assert!(
+        stats.file_pages < in_use * 13 / 10 + 2048,
+        "{done:?}, {in_use} in use"
+    );
+    check(&db)?;
+    let bytes = std::fs::metadata(directory.path().join("data"))
+        .expect("the file")
+        .len();
+    assert_eq!(bytes, stats.file_pages * stats.page_bytes);
+    // What moved is what a crash or a reopening finds.
+    db.close()?;
+    let db = open(directory.path())?;
+    check(&db)?;
+    db.close()
+}
+
+#[test]
+fn snapshots_readers_and_writers_go_on_meanwhile() -> Result<()> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let db = open(directory.path())?;
+    with_holes(&db)?;
+    let client = db.client();
+    let tree = client.open_tree("records")?;
+    let snapshot = client.snapshot();
+    let stop = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| -> Result<u32> {
+        let writer = scope.spawn(|| -> Result<u32> {
+            let other = db.client().tree("other")?;
+            let mut written = 0;
+            while !stop.load(Ordering::Relaxed) {
+                other.put(key(written), key(written))?;
+                written += 1;
+            }
+            Ok(written)
+        });
+        let compacted = db.compact_at(256 << 20);
+        stop.store(true, Ordering::Relaxed);
+        let written = writer.join().expect("no panic")?;
+        compacted.map(|_| written)
+    })?;
+    check(&db)?;
+    assert_eq!(snapshot.range(&tree, ..)?.count(), 6_002);
+    let other = client.open_tree("other")?;
+    for number in 0..written {
+        assert_eq!(other.get(key(number))?.as_deref(), Some(&key(number)[..]));
+    }
+    drop(snapshot);
+    db.close()
+}
+
+#[test]
+fn in_memory_there_is_nothing_to_do() -> Result<()> {
+    let db = Options::new().open_in_memory()?;
+    db.client().tree("t")?.put(b"k", b"v")?;
+    assert_eq!(db.compact()?.pages_moved, 0);
+    db.close()
+}
