@@ -79,7 +79,8 @@ impl NewNodes for Pages {
         let full = BUFFER_BYTES / self.page_bytes;
         let goes_on = |last: &Filled| last.pages < full && last.start.0 + last.pages as u32 == id.0;
         if !self.buffers.back().is_some_and(goes_on) {
-            let spare = self.spare.take();
+            // Pieces of blobs have buffers of their own length.
+            let spare = self.spare.take().filter(|spare| spare.len() >= BUFFER_BYTES);
             self.buffers.push_back(Filled {
                 start: id,
                 pages: 0,

@@ -212,6 +212,9 @@ fn first_in(queue: &[Place], gone: Order, next: &mut Vec<Order>) {
             break;
         }
         next.push(place.order);
+        if place.exclusive {
+            break;
+        }
     }
 }
 

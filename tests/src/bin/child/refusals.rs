@@ -49,6 +49,8 @@ pub fn sync(path: &Path) {
     for number in 0..100_u32 {
         tree.put(number.to_be_bytes(), b"acknowledged").expect("a put");
     }
+    // What makes the log durable: the second where a write can't do it by itself.
+    refuse(libc::SYS_pwritev2, libc::EIO);
     refuse(libc::SYS_fdatasync, libc::EIO);
     let unknown = tree.put(b"unknown", b"?").expect_err("the sync fails");
     assert!(matches!(unknown, Error::OutcomeUnknown { .. }), "{unknown:?}");
