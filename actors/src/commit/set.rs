@@ -40,8 +40,8 @@ const SET_TRANSACTIONS_MAX: usize = 64;
 
 /// Record bytes of a transaction, with what it costs beyond its changes.
 pub(crate) fn logged_bytes(transaction: &Transaction) -> usize {
-    let writers = transaction.writers().len();
-    transaction.record_bytes() + TRANSACTION_FRAME_BYTES + writers * BATCH_FRAME_BYTES
+    let owners = transaction.owners().len();
+    transaction.record_bytes() + TRANSACTION_FRAME_BYTES + owners * BATCH_FRAME_BYTES
 }
 
 /// A decided transaction.
@@ -148,7 +148,9 @@ impl Commit {
             .collect();
         let mut parts = BTreeMap::new();
         for transaction in told.iter() {
-            parts.extend(transaction.writers().into_iter().map(|owner| (owner, None)));
+            // Those that were only read, too: what the transaction relies on there may stand in a batch that isn't
+            // published yet, and has to come first. They close it, and answer with an empty one.
+            parts.extend(transaction.owners().into_iter().map(|owner| (owner, None)));
         }
         for owner in parts.keys() {
             let message = ShardMessage::Apply {
@@ -211,9 +213,6 @@ impl Commit {
             outbox.shards.push((batch.shard, message));
         }
         if happens {
-            for decided in &set.transactions {
-                release_readers(&decided.visit.transaction, outbox);
-            }
             let transactions = set
                 .transactions
                 .into_iter()
@@ -287,18 +286,6 @@ impl Commit {
         let decided = std::mem::take(&mut self.sets.decided);
         for decided in in_set.chain(decided) {
             refuse_decided(decided.visit, error, outbox);
-        }
-    }
-}
-
-/// Owners that have nothing to apply aren't told of the set, only of its end.
-fn release_readers(transaction: &Arc<Transaction>, outbox: &mut Outbox) {
-    let writers = transaction.writers();
-    for shard in transaction.owners() {
-        if !writers.contains(&shard) {
-            outbox
-                .shards
-                .push((shard, ShardMessage::Release(Arc::clone(transaction))));
         }
     }
 }

@@ -155,8 +155,7 @@ impl Shard {
         };
         if happens {
             for transaction in job.transactions.iter() {
-                // Where it only read, its locks are released by a message of their own.
-                if transaction.writers().contains(&self.id) {
+                if transaction.owners().contains(&self.id) {
                     self.release_transaction(transaction);
                 }
             }

@@ -170,8 +170,11 @@ impl Locks {
             // Who waited for the range wants one of its keys.
             within(keys, range).for_each(|queue| first_in(queue, order, &mut next));
         }
-        claim.for_each_key(|key, exclusive| {
+        claim.for_each_key(|key, _| {
             let Some(queue) = keys.get_mut(key) else { return };
+            // A key that was read and changed comes twice, and has one place. (Bad run: the first visit, as a reader's,
+            // takes the place out, the second finds none, and who waits for a range with the key never hears of it.)
+            let exclusive = queue.iter().any(|place| place.order == order && place.exclusive);
             queue.retain(|place| place.order != order);
             if exclusive {
                 let waiting = ranges.iter().filter(|(_, range)| range.contains(key));

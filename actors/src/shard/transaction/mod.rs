@@ -160,15 +160,6 @@ impl Transaction {
         owners
     }
 
-    /// The shards that have something to apply, ascending.
-    pub fn writers(&self) -> Vec<ShardId> {
-        let writing = self.parts.iter().filter(|part| part.writes());
-        let mut writers: Vec<ShardId> = writing.map(|part| part.owner).collect();
-        writers.sort_unstable();
-        writers.dedup();
-        writers
-    }
-
     /// Where it begins, and where it is counted.
     pub fn first_owner(&self) -> ShardId {
         self.parts[0].owner

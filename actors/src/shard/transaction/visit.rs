@@ -309,6 +309,10 @@ impl Shard {
             Some(owner) if owner == self.id => self.arrive(visit, guard, outbox),
             Some(owner) => outbox.shards.push((owner, ShardMessage::Visit(Box::new(visit)))),
             None if visit.epochs.iter().all(|(shard, _)| *shard == self.id) => {
+                // The tips were dropped between two of its parts: what the first relied on may be gone (rule R13).
+                if visit.epochs.iter().any(|(_, epoch)| *epoch != self.tip_epoch) {
+                    return self.refuse_visit(visit, None, Error::Conflict, outbox);
+                }
                 self.visits.complete.push_back(visit);
             }
             None => outbox.commit.push(CommitMessage::Decided(Box::new(visit))),

@@ -1,8 +1,15 @@
 //! The lock table against its definition: granted exactly if no earlier claim conflicts.
 
-use treering_engine::TreeId;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use treering_engine::log::RecordWriter;
+use treering_engine::{ShardId, TreeId};
 
 use super::{Claim, Locks, Order};
+use crate::options::Durability;
+use crate::shard::messages::Stored;
+use crate::shard::transaction::{KeyRange, Part, Transaction};
 
 const TREE: TreeId = TreeId(3);
 
@@ -54,4 +61,52 @@ fn a_claim_that_gives_up_lets_the_next_one_in() {
     assert!(!locks.is_granted(third));
     assert_eq!(locks.release(first), [third]);
     assert!(locks.is_granted(third));
+}
+
+/// A claim of one part.
+fn part(locks: &mut Locks, read: &[&str], changed: &[&str], scans_all: bool) -> Order {
+    let mut records = Vec::new();
+    for key in changed {
+        RecordWriter(&mut records).delete(TREE, key.as_bytes());
+    }
+    let all = KeyRange {
+        lower: Bound::Unbounded,
+        upper: Bound::Unbounded,
+    };
+    let part = Part {
+        tree: TREE,
+        owner: ShardId(0),
+        lower: Arc::from([]),
+        records,
+        expected: read
+            .iter()
+            .map(|key| (key.as_bytes().to_vec(), Stored::Absent))
+            .collect(),
+        ranges: if scans_all { vec![all] } else { Vec::new() },
+    };
+    let transaction = Transaction {
+        number: 1,
+        parts: vec![part],
+        durability: Durability::Sync,
+        snapshot: None,
+    };
+    locks.claim(Claim::Part {
+        transaction: Arc::new(transaction),
+        part: 0,
+    })
+}
+
+#[test]
+fn who_scans_hears_of_the_end_of_one_who_read_and_changed_a_key() {
+    let mut locks = Locks::default();
+    let changes = part(&mut locks, &["k"], &["k"], false);
+    let scans = part(&mut locks, &[], &[], true);
+    assert!(locks.is_granted(changes) && !locks.is_granted(scans));
+    assert_eq!(locks.release(changes), [scans]);
+    assert!(locks.is_granted(scans));
+    let behind = part(&mut locks, &[], &["l"], false);
+    assert!(!locks.is_granted(behind));
+    assert_eq!(locks.release(scans), [behind]);
+    locks.release(behind);
+    assert!(locks.is_idle());
 }
