@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use support::{block_on, small, watched};
+use support::{block_on, in_memory, small, watched};
 use treering::{Db, Durability, Error, Options, Tree};
 
 /// Until another opening finds the directory free: the end may be reached by a thread of its own.
@@ -211,11 +211,7 @@ fn a_closure_that_waits_for_its_own_database_is_told() {
 #[test]
 fn a_full_mailbox_never_blocks_a_closure() {
     watched(|| {
-        let db = Options::new()
-            .cache_bytes(4 << 20)
-            .open_in_memory()
-            .expect("memory for an empty database");
-        let tree = db.client().tree("t").expect("a tree");
+        let (_db, tree) = in_memory(4 << 20);
         let inside = tree.clone();
         let (told, answers) = mpsc::channel();
         tree.update(b"k", move |_| {
@@ -239,11 +235,7 @@ fn a_full_mailbox_never_blocks_a_closure() {
 #[test]
 fn a_ticket_can_be_looked_at_and_waited_for_a_while() {
     watched(|| {
-        let db = Options::new()
-            .cache_bytes(4 << 20)
-            .open_in_memory()
-            .expect("memory for an empty database");
-        let tree = db.client().tree("t").expect("a tree");
+        let (_db, tree) = in_memory(4 << 20);
         let (go, gate) = mpsc::channel::<()>();
         let mut held_up = tree
             .send_update(b"k", move |_| {

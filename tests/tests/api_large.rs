@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use support::{block_on, small, watched};
-use treering::{Durability, Error, Options};
+use support::{block_on, in_memory, small, watched};
+use treering::{Durability, Error};
 
 /// Recognisable bytes, several pages of them.
 fn large(seed: u8) -> Vec<u8> {
@@ -106,11 +106,7 @@ fn updates_of_large_values_are_atomic_and_ordered() {
 #[test]
 fn swaps_compare_large_values_as_a_whole() {
     watched(|| {
-        let db = Options::new()
-            .cache_bytes(16 << 20)
-            .open_in_memory()
-            .expect("memory for an empty database");
-        let tree = db.client().tree("t").expect("a tree");
+        let (_db, tree) = in_memory(16 << 20);
         let swap = |expected: Option<&[u8]>, new: Option<&[u8]>| {
             let waited = tree.compare_and_swap(b"k", expected, new).expect("a swap");
             waited.map_err(|found| found.map(|value| value.to_vec()))
@@ -140,11 +136,7 @@ fn swaps_compare_large_values_as_a_whole() {
 #[test]
 fn what_a_closure_makes_has_the_limits_of_any_value() {
     watched(|| {
-        let db = Options::new()
-            .cache_bytes(4 << 20)
-            .open_in_memory()
-            .expect("memory for an empty database");
-        let tree = db.client().tree("t").expect("a tree");
+        let (_db, tree) = in_memory(4 << 20);
         tree.put(b"k", large(1)).expect("a put");
         // Zeros that nobody touches take address space only.
         let refused = tree.update(b"k", |_| Some(vec![0; (1 << 30) + 1]));

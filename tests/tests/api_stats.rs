@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use support::{copy_directory, small, watched};
+use support::{copy_directory, in_memory, small, watched};
 use treering::{Db, Durability, FigureKind, Options, Stats};
 
 /// Small, but with a log so long that checkpoints come only when they are asked for.
@@ -31,11 +31,7 @@ fn wait_for(db: &Db, what: &str, holds: impl Fn(&Stats) -> bool) -> Stats {
 #[test]
 fn hits_are_lookups_that_found_everything_in_memory() {
     watched(|| {
-        let db = Options::new()
-            .cache_bytes(16 << 20)
-            .open_in_memory()
-            .expect("memory for an empty database");
-        let tree = db.client().tree("t").expect("a tree");
+        let (db, tree) = in_memory(16 << 20);
         let hits = || db.stats().hits;
         let before = hits();
         for number in 0..100_u32 {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Once, mpsc};
 use std::time::Duration;
 
-use treering::Options;
+use treering::{Db, Options, Tree};
 
 mod futures;
 
@@ -26,6 +26,16 @@ const HANG: Duration = Duration::from_secs(180);
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 static HOOK: Once = Once::new();
+
+/// A database in memory with an empty tree.
+pub fn in_memory(cache_bytes: u64) -> (Db, Tree) {
+    let db = Options::new()
+        .cache_bytes(cache_bytes)
+        .open_in_memory()
+        .expect("memory for an empty database");
+    let tree = db.client().tree("t").expect("a tree");
+    (db, tree)
+}
 
 /// Runs a test body: fails if it hangs, panics, or if a thread of the database does.
 pub fn watched(body: impl FnOnce() + Send + 'static) {
