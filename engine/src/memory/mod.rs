@@ -257,7 +257,7 @@ impl Memory {
     }
 
     /// Begins to evict the page of `frame`: until [`finish_evict`](Self::finish_evict) readers can still use and
-    /// thereby rescue it. `false` if the frame has no resident page.
+    /// and thereby rescue it. Begins again if it has begun before. `false` if the frame has no page, or a loading one.
     #[must_use]
     pub fn begin_evict(&self, frame: FrameId) -> bool {
         self.occupancy.begin_evict(frame)

@@ -221,14 +221,14 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
 
     // ---- the flusher ----
 
-    /// Starts to evict the page; from here on a reader's visit is noticed as a rescue. `false` if the page is
-    /// not resident in that frame.
+    /// Starts to evict the page, or starts again after an attempt that came to nothing; from here on a reader's visit is
+    /// noticed as a rescue. `false` if the page is not in that frame.
     pub(crate) fn begin_evict(&self, id: PageId, frame: FrameId) -> bool {
         let Some(found) = self.locate(id) else {
             return false;
         };
         let mut word = found.word;
-        while word.id() == id && word.frame() == frame && word.is_resident() {
+        while word.id() == id && word.frame() == frame && !word.is_loading() {
             match replace(found.slot, word, word.evicting()) {
                 Ok(()) => return true,
                 Err(current) => word = current,
@@ -259,14 +259,15 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> ResidencyTable<B, S
     }
 
     /// Moves the clock's hand over one bucket: recently used pages in it become cold, those that were cold
-    /// already are given to `visit`.
+    /// already are given to `visit`. So are those whose eviction has begun: it may have failed since the page was held,
+    /// and no reader may ever come to rescue it.
     pub(crate) fn sweep(&self, bucket: usize, mut visit: impl FnMut(PageId, FrameId)) {
         for slot in &self.buckets[bucket].words {
             let word = Word(slot.load(Ordering::Relaxed));
             if word.is_recent() {
                 // Lost only against a change by which the page deserves to be spared.
                 let _ = replace(slot, word, word.cold());
-            } else if word.is_resident() {
+            } else if word.is_resident() || word.is_evicting() {
                 visit(word.id(), word.frame());
             }
         }

@@ -147,6 +147,19 @@ fn a_held_page_is_not_evicted() {
 }
 
 #[test]
+fn a_page_whose_eviction_failed_is_tried_again_though_nobody_looks_at_it() {
+    let (memory, thread) = small();
+    let frame = load(&memory, PageId(3));
+    assert!(memory.hold(frame));
+    assert!(memory.begin_evict(frame) && !memory.finish_evict(frame));
+    memory.unhold(frame, || thread.pin());
+    let mut cold = Vec::new();
+    let _ = memory.sweep(0, memory.sweep_steps(), &mut cold);
+    assert_eq!(cold, [frame], "the clock would never come back to it");
+    assert!(memory.begin_evict(frame) && memory.finish_evict(frame));
+}
+
+#[test]
 fn the_frame_of_a_page_that_dies_while_held_comes_back_after_the_last_hold() {
     let (memory, thread) = small();
     let free = memory.free_frames();
@@ -251,7 +264,11 @@ fn the_clock_gives_what_was_not_used_for_a_round() {
     assert_eq!(round(&memory), rest);
     assert_eq!(round(&memory), frames);
     assert!(memory.begin_evict(frames[0]));
-    assert_eq!(round(&memory), frames[1..], "evicting pages are no candidates");
+    assert_eq!(
+        round(&memory),
+        frames,
+        "an eviction that has begun may have come to nothing"
+    );
 }
 
 #[test]
