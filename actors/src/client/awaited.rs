@@ -26,7 +26,7 @@ use super::tree::Tree;
 use crate::blob::{BlobReading, piece_buffer};
 use crate::error::{Error, Result};
 use crate::options::Options;
-use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply, Waiter};
+use crate::pager::{Kept, PagerMessage, Transfer, TransferKind, TransferReply, Waiter};
 use crate::runtime::spawn_detached;
 use crate::shared::{HeldFrame, Version, with_reader};
 use crate::value::Value;
@@ -203,7 +203,11 @@ impl Inner {
                     missed = true;
                     // Given back first, as by readers that block: see `read_version`.
                     _held = None;
-                    _held = Some(self.ask_for(reference).await.unwrap_or(Err(Error::Closed))?);
+                    _held = Some(
+                        self.ask_for(reference, version)
+                            .await
+                            .unwrap_or(Err(Error::Closed))?,
+                    );
                 }
             }
         }
@@ -225,7 +229,10 @@ impl Inner {
                 break;
             }
             _held = Vec::new();
-            let asked: Vec<_> = missing.into_iter().map(|page| self.ask_for(page)).collect();
+            let asked: Vec<_> = missing
+                .into_iter()
+                .map(|page| self.ask_for(page, version))
+                .collect();
             for answer in asked {
                 _held.push(answer.await.unwrap_or(Err(Error::Closed))?);
             }
@@ -240,12 +247,19 @@ impl Inner {
         Ok(values)
     }
 
-    /// Asks for a page to be brought, and held for a future.
-    pub(super) fn ask_for(&self, reference: PageRef) -> oneshot::Receiver<Result<HeldFrame>> {
+    /// Asks for a page of the version to be brought, and held for a future.
+    pub(super) fn ask_for(
+        &self,
+        reference: PageRef,
+        version: &Arc<Version>,
+    ) -> oneshot::Receiver<Result<HeldFrame>> {
         let (sender, receiver) = oneshot::channel();
         self.runtime.send_pager(PagerMessage::Fetch {
             reference,
-            waiter: Waiter::Future(sender),
+            waiter: Waiter::Future {
+                sender,
+                kept: Arc::clone(version) as Kept,
+            },
         });
         receiver
     }

@@ -14,7 +14,7 @@ use super::held::Held;
 use super::node_view::NodeView;
 use super::read::tree_of;
 use crate::error::{Error, Result};
-use crate::pager::{PagerMessage, Waiter};
+use crate::pager::{Kept, PagerMessage, Waiter};
 use crate::shared::{Version, with_guard};
 use crate::value::Value;
 
@@ -41,7 +41,7 @@ pub struct Change {
 pub struct Diff {
     inner: Arc<Inner>,
     /// Kept alive, with all their pages, for as long as they are compared.
-    versions: [Arc<Version>; 2],
+    versions: Arc<[Arc<Version>; 2]>,
     comparison: tree::Diff,
     /// Copied differences that were not handed out yet.
     run: VecDeque<Copied>,
@@ -78,7 +78,7 @@ impl Diff {
         };
         Ok(Diff {
             inner,
-            versions: [older, newer],
+            versions: Arc::new([older, newer]),
             comparison,
             run: VecDeque::new(),
             done: false,
@@ -89,6 +89,7 @@ impl Diff {
     fn refill(&mut self) -> Result<bool> {
         let Diff {
             inner,
+            versions,
             comparison,
             run,
             done,
@@ -116,7 +117,7 @@ impl Diff {
                 // What was found before it is handed out first; the page is missed again then.
                 Err(_) if !run.is_empty() => {}
                 Err(Miss(reference)) => {
-                    read_ahead(inner, comparison, reference);
+                    read_ahead(inner, versions, comparison, reference);
                     // Nothing is held while a page is waited for: see `read_version`.
                     _held = Held::new(inner);
                     _held = Held::of(inner, inner.runtime.fetch(reference)?);
@@ -206,7 +207,7 @@ fn parts(state: Option<&TreeState>) -> Vec<Part> {
 }
 
 /// Asks for the nodes that will be missed next.
-fn read_ahead(inner: &Inner, comparison: &tree::Diff, missed: PageRef) {
+fn read_ahead(inner: &Inner, versions: &Arc<[Arc<Version>; 2]>, comparison: &tree::Diff, missed: PageRef) {
     let shared = &inner.runtime.shared;
     let mut ahead: Vec<PageRef> = Vec::new();
     with_guard(&shared.memory, |guard| {
@@ -217,7 +218,9 @@ fn read_ahead(inner: &Inner, comparison: &tree::Diff, missed: PageRef) {
     for reference in ahead.into_iter().filter(|next| next.id != missed.id) {
         inner.runtime.send_pager(PagerMessage::Fetch {
             reference,
-            waiter: Waiter::Nobody,
+            waiter: Waiter::Nobody {
+                kept: Arc::clone(versions) as Kept,
+            },
         });
     }
 }

@@ -166,7 +166,7 @@ impl Range {
                 return Ok(());
             }
         }
-        let mut scan = Scan::new(inner, as_slices(&self.lower, &self.upper));
+        let mut scan = Scan::new(inner, &self.version, as_slices(&self.lower, &self.upper));
         for index in self.open.clone() {
             let root = self.partitions[index].root;
             let mut cursor = self
@@ -200,7 +200,7 @@ impl Range {
         let mut held = Held::new(&inner);
         loop {
             if let Some(cursor) = self.cursor(direction) {
-                bring(&inner, cursor, miss, &mut held)?;
+                bring(&inner, &self.version, cursor, miss, &mut held)?;
             }
             match self.try_refill(direction, true) {
                 Ok(found) => return Ok(found),
@@ -220,11 +220,11 @@ impl Range {
             };
             missed = true;
             if let Some(cursor) = self.cursor(direction) {
-                read_ahead(&self.inner, cursor, miss);
+                read_ahead(&self.inner, &self.version, cursor, miss);
             }
             // Given back first, as by readers that block.
             _held = None;
-            let answer = self.inner.ask_for(miss.0).await;
+            let answer = self.inner.ask_for(miss.0, &self.version).await;
             _held = Some(answer.unwrap_or(Err(Error::Closed))?);
         }
     }

@@ -15,6 +15,7 @@ use super::node_view::NodeView;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
+use crate::pager::Kept;
 use crate::shared::{Counter, Version, with_guard, with_reader};
 use crate::value::Value;
 
@@ -173,8 +174,8 @@ impl Inner {
         let shared = &self.runtime.shared;
         let newest = with_guard(&shared.memory, |guard| shared.current.load(guard).seq);
         if newest.0 > version.seq.0 + groups {
-            let version = Arc::clone(version);
-            self.runtime.send_flusher(FlusherMessage::Released { version });
+            let kept = Arc::clone(version) as Kept;
+            self.runtime.send_flusher(FlusherMessage::Released { kept });
         }
     }
 

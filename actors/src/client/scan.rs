@@ -5,6 +5,7 @@
 //! the cursors walk through is counted for as long as the scan lasts.
 
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use treering_engine::PageRef;
 use treering_engine::catalog::TreeState;
@@ -16,8 +17,8 @@ use super::db::Inner;
 use super::held::{Held, HeldPage};
 use super::node_view::NodeView;
 use crate::error::Result;
-use crate::pager::{PagerMessage, Waiter};
-use crate::shared::{with_guard, with_reader};
+use crate::pager::{Kept, PagerMessage, Waiter};
+use crate::shared::{Version, with_guard, with_reader};
 
 /// Leaves that are read ahead once a scan has missed one.
 const READ_AHEAD_LEAVES: usize = 16;
@@ -25,6 +26,7 @@ const READ_AHEAD_LEAVES: usize = 16;
 /// A scan under way.
 pub(super) struct Scan<'s> {
     inner: &'s Inner,
+    version: &'s Arc<Version>,
     bounds: Bounds<'s>,
     carry: Carry,
     /// The leaf behind the one that was handed out last.
@@ -32,9 +34,10 @@ pub(super) struct Scan<'s> {
 }
 
 impl<'s> Scan<'s> {
-    pub fn new(inner: &'s Inner, bounds: Bounds<'s>) -> Scan<'s> {
+    pub fn new(inner: &'s Inner, version: &'s Arc<Version>, bounds: Bounds<'s>) -> Scan<'s> {
         Scan {
             inner,
+            version,
             bounds,
             carry: Carry::default(),
             next: None,
@@ -55,7 +58,7 @@ impl<'s> Scan<'s> {
                 Ok(None) => return Ok(ControlFlow::Continue(())),
                 Err(miss) => {
                     self.next = None;
-                    bring(self.inner, cursor, miss, &mut brought)?;
+                    bring(self.inner, self.version, cursor, miss, &mut brought)?;
                     missed = true;
                     continue;
                 }
@@ -144,15 +147,21 @@ pub(super) fn partitions_within(state: &TreeState, bounds: Bounds<'_>) -> std::o
 
 /// Brings the page that a cursor misses, and asks for the leaves behind it. The page is held by `held`, in the
 /// place of what that held before: a scan that held all it ever missed could take all frames.
-pub(super) fn bring<'i>(inner: &'i Inner, cursor: &Cursor, miss: Miss, held: &mut Held<'i>) -> Result<()> {
-    read_ahead(inner, cursor, miss);
+pub(super) fn bring<'i>(
+    inner: &'i Inner,
+    version: &Arc<Version>,
+    cursor: &Cursor,
+    miss: Miss,
+    held: &mut Held<'i>,
+) -> Result<()> {
+    read_ahead(inner, version, cursor, miss);
     *held = Held::new(inner);
     *held = Held::of(inner, inner.runtime.fetch(miss.0)?);
     Ok(())
 }
 
 /// Asks for the leaves behind the page that a cursor misses.
-pub(super) fn read_ahead(inner: &Inner, cursor: &Cursor, miss: Miss) {
+pub(super) fn read_ahead(inner: &Inner, version: &Arc<Version>, cursor: &Cursor, miss: Miss) {
     let shared = &inner.runtime.shared;
     let Miss(reference) = miss;
     let mut ahead: Vec<PageRef> = Vec::new();
@@ -167,7 +176,9 @@ pub(super) fn read_ahead(inner: &Inner, cursor: &Cursor, miss: Miss) {
     for reference in ahead.into_iter().filter(|next| next.id != reference.id) {
         inner.runtime.send_pager(PagerMessage::Fetch {
             reference,
-            waiter: Waiter::Nobody,
+            waiter: Waiter::Nobody {
+                kept: Arc::clone(version) as Kept,
+            },
         });
     }
 }

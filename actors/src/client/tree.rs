@@ -134,7 +134,7 @@ impl Tree {
         let version = self.inner.hold_current();
         let state = tree_of(&version, self.id)?;
         let partitions = state.partitions.get(partitions_within(state, bounds));
-        let mut scan = Scan::new(&self.inner, bounds);
+        let mut scan = Scan::new(&self.inner, &version, bounds);
         for partition in partitions.unwrap_or_default() {
             let mut cursor = Cursor::ascending(partition.root);
             if scan.run(&mut cursor, &mut visit)?.is_break() {

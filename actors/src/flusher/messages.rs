@@ -9,6 +9,7 @@ use treering_engine::{Extent, PageId, Retired, Seq, ShardId, Stamp};
 
 use super::named::Named;
 use crate::error::Result;
+use crate::pager::Kept;
 use crate::shared::Version;
 use crate::ticket::Reply;
 
@@ -52,9 +53,9 @@ pub(crate) enum FlusherMessage {
         version: Arc<Version>,
         pages: Vec<PublishedPages>,
     },
-    /// From a client that kept this version while later ones were published and gives it up: what it alone reached is
-    /// free when this count, too, is given up, and nothing else may tell.
-    Released { version: Arc<Version> },
+    /// From who kept a version while later ones were published and gives it up: what it alone reached is free when this
+    /// count, too, is given up, and nothing else may tell.
+    Released { kept: Kept },
     /// Ids that were handed out and didn't get into any version.
     Release { extents: Vec<Extent> },
     /// From a shard: send ids.

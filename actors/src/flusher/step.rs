@@ -33,7 +33,7 @@ impl Actor for Flusher {
                 }
             }
             // If it was the last count, this reports the death, and the end of the batch takes note of it.
-            FlusherMessage::Released { version } => drop(version),
+            FlusherMessage::Released { kept } => drop(kept),
             FlusherMessage::Release { extents } => self.free(extents),
             FlusherMessage::ChunkRequest { shard, pages } => {
                 self.wants_ids.push_back(WantsIds::Shard { shard, pages });

@@ -1,6 +1,8 @@
 //! What the pager is asked for.
 
+use std::any::Any;
 use std::io;
+use std::sync::Arc;
 
 use treering_engine::memory::FrameId;
 use treering_engine::{PageId, PageRef, ShardId};
@@ -10,6 +12,12 @@ use crate::blob::Piece;
 use crate::error::Error;
 use crate::shared::HeldFrame;
 
+/// What reaches the page that is asked for: a version, or several. Who doesn't stay until the page has come gives this
+/// to the pager. (Bad run: a page is asked for ahead of need, by a reader that ends. The page dies, its id is free, and
+/// a worker has it for a new page; the pager doesn't find it in memory and reads what it was before. Now two frames have
+/// the same page, one of them written: what the worker created is never written, and a checkpoint names it.)
+pub(crate) type Kept = Arc<dyn Any + Send + Sync>;
+
 /// Who waits for a page.
 #[derive(Debug)]
 pub(crate) enum Waiter {
@@ -17,9 +25,14 @@ pub(crate) enum Waiter {
     /// A reader on its own thread. It gets the frame, held once for it.
     Client(oneshot::Sender<Result<FrameId, Error>>),
     /// A future that reads, and that may be dropped before the page comes, or just then.
-    Future(oneshot::Sender<Result<HeldFrame, Error>>),
+    Future {
+        sender: oneshot::Sender<Result<HeldFrame, Error>>,
+        kept: Kept,
+    },
     /// Nobody: read-ahead.
-    Nobody,
+    Nobody {
+        kept: Kept,
+    },
 }
 
 /// What to do with a buffer of its own.

@@ -31,7 +31,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use messages::{PagerMessage, Transfer, TransferKind, TransferReply, Waiter};
+pub(crate) use messages::{Kept, PagerMessage, Transfer, TransferKind, TransferReply, Waiter};
 pub(crate) use read::Begun;
 pub(crate) use state::Pager;
 

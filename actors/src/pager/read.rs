@@ -15,10 +15,11 @@ use treering_engine::memory::{Class, FrameId, Residency};
 use treering_engine::{PageRef, page};
 use treering_io::{Buffer, Operation, OperationKind, RawBuffer};
 
-use super::messages::Waiter;
+use super::messages::{Kept, Waiter};
 use super::state::{Pager, Purpose, Reading};
 use crate::actor::Outbox;
 use crate::error::{Error, Result};
+use crate::flusher::FlusherMessage;
 use crate::shard::ShardMessage;
 use crate::shared::{Counter, DATA_FILE, Shared, with_guard};
 
@@ -73,12 +74,12 @@ impl Pager {
             reading.waiters.push(waiter);
             return;
         }
-        match self.look(reference, !matches!(waiter, Waiter::Nobody)) {
+        match self.look(reference, !matches!(waiter, Waiter::Nobody { .. })) {
             Look::Resident(frame) => answer(waiter, reference, Ok(frame), outbox),
-            // Not for read-ahead: its page may be dead by then, and its id somebody else's, since nobody who waits
-            // keeps the version alive.
-            Look::Later if matches!(waiter, Waiter::Nobody) => {}
-            Look::Later => self.starved.push_back((reference, waiter)),
+            Look::Later => match waiter {
+                Waiter::Nobody { kept } => give_up(kept, outbox),
+                waiter => self.starved.push_back((reference, waiter)),
+            },
             Look::Loading(frame) => {
                 self.note_reading(reference, frame, vec![waiter]);
                 let operation = self.read_operation(reference, frame);
@@ -205,7 +206,7 @@ impl Pager {
             Ok(()) => {
                 // The holds come first: from `finish_loading` on the page could be evicted.
                 for waiter in &waiters {
-                    if !matches!(waiter, Waiter::Nobody) {
+                    if !matches!(waiter, Waiter::Nobody { .. }) {
                         hold(&self.shared, frame);
                     }
                 }
@@ -279,7 +280,17 @@ fn answer(waiter: Waiter, reference: PageRef, result: Result<FrameId>, outbox: &
             .shards
             .push((shard, ShardMessage::Loaded { reference, result })),
         Waiter::Client(sender) => outbox.fetched.push((sender, result)),
-        Waiter::Future(sender) => outbox.fetched_for_futures.push((sender, result)),
-        Waiter::Nobody => {}
+        Waiter::Future { sender, kept } => {
+            outbox.fetched_for_futures.push((sender, result));
+            give_up(kept, outbox);
+        }
+        Waiter::Nobody { kept } => give_up(kept, outbox),
+    }
+}
+
+/// Lets go of what kept a page alive. If nothing else keeps it, the flusher is told, since nothing else may tell.
+fn give_up(kept: Kept, outbox: &mut Outbox) {
+    if Arc::strong_count(&kept) == 1 {
+        outbox.flusher.push(FlusherMessage::Released { kept });
     }
 }

@@ -202,3 +202,50 @@ fn a_page_is_written_from_a_copy_and_left_as_it_is() {
     assert_eq!(page::verify(&written, root), Ok(()));
     assert_eq!(bytes(frame), before, "readers may be looking at it");
 }
+
+/// Bad run: see [`Kept`](super::Kept).
+#[test]
+fn what_is_asked_for_by_those_who_may_go_stays_alive_until_it_has_come() {
+    let (db, root) = reopened();
+    let runtime = &db.inner.runtime;
+    let memory = &runtime.shared.memory;
+    let version: Arc<()> = Arc::new(());
+    let (sender, future) = oneshot::channel();
+    let waiters = [
+        Waiter::Nobody {
+            kept: version.clone(),
+        },
+        Waiter::Future {
+            sender,
+            kept: version.clone(),
+        },
+    ];
+    drop(future);
+    let mut outbox = Outbox::default();
+    let mut pager = runtime.pager.lock();
+    for waiter in waiters {
+        let reference = root;
+        pager.handle(PagerMessage::Fetch { reference, waiter }, 0, &mut outbox);
+    }
+    pager.end_batch(0, &mut outbox);
+    assert_eq!(Arc::strong_count(&version), 3, "the page is not here yet");
+    let gone = Arc::downgrade(&version);
+    drop(version);
+    let operation = outbox.operations.pop().expect("one read");
+    assert!(gone.upgrade().is_some() && outbox.flusher.is_empty());
+    pager.handle(
+        PagerMessage::Completed(operation.complete_blocking()),
+        0,
+        &mut outbox,
+    );
+    drop(pager);
+    // Nobody but the flusher would hear of it.
+    assert!(matches!(outbox.flusher[..], [FlusherMessage::Released { .. }]));
+    outbox.flusher.clear();
+    assert_eq!(gone.strong_count(), 0);
+    runtime.finish_step(&mut outbox);
+    let Residency::Resident(frame) = memory.state(root.id) else {
+        panic!("the page has come");
+    };
+    assert_eq!(memory.holds(frame), 0, "the future is gone");
+}

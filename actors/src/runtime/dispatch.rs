@@ -558,7 +558,7 @@ impl Runtime {
     }
 
     /// Tells those who wait. Called with no seat taken, since waking costs system calls.
-    pub(super) fn finish_step(&self, outbox: &mut Outbox) {
+    pub(crate) fn finish_step(&self, outbox: &mut Outbox) {
         for resolution in outbox.resolutions.drain(..) {
             resolution.resolve();
         }

@@ -19,7 +19,7 @@ use crate::blob::blobs_in;
 use crate::client::NodeView;
 use crate::error::Error;
 use crate::options::Durability;
-use crate::pager::{PagerMessage, Waiter};
+use crate::pager::{Kept, PagerMessage, Waiter};
 use crate::shared::Counter;
 use crate::ticket::{Outcome, Resolution};
 
@@ -233,9 +233,13 @@ impl Shard {
         ahead.dedup();
         ahead.retain(|reference| reference.id != missed.id);
         ahead.truncate(self.shared.settings.fetched_max);
+        // What is missing was published: pages of batches that aren't don't leave memory.
+        let kept: Kept = self.shared.current.hold(guard);
         let fetch = |reference| PagerMessage::Fetch {
             reference,
-            waiter: Waiter::Nobody,
+            waiter: Waiter::Nobody {
+                kept: Arc::clone(&kept),
+            },
         };
         outbox.pager.extend(ahead.into_iter().map(fetch));
     }

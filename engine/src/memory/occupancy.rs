@@ -38,6 +38,11 @@ impl<B: Deref<Target = [Bucket<SLOTS>]>, const SLOTS: usize> Occupancy<B, SLOTS>
     }
 
     pub(crate) fn insert_resident(&self, id: PageId, frame: FrameId) {
+        debug_assert!(
+            self.table.state(id) == Residency::Absent,
+            "page {} is created while it is in memory",
+            id.0
+        );
         self.frames.assign(frame, id);
         self.table.insert(Word::resident(id, frame));
     }
