@@ -87,10 +87,11 @@ impl Db {
         };
         let walked = walk.trees();
         done.pages_moved = walk.moved;
+        // The first frees what the pages were moved from, the second cuts the file behind that.
+        let freed = self.checkpoint();
         inner.runtime.send_flusher(FlusherMessage::EndCompaction);
         walked?;
-        // The first frees what the pages were moved from, the second cuts the file behind that.
-        self.checkpoint()?;
+        freed?;
         self.checkpoint()?;
         done.pages_after = self.stats().file_pages;
         Ok(done)
