@@ -32,8 +32,9 @@ fn outside<'k>(key: &[u8], prefix: &[u8]) -> Position<'k> {
     }
 }
 
-/// Whether slices of equal length are equal. Prefixes are mostly so short that calling `memcmp` costs more
-/// than it does.
+/// Whether slices of equal length are equal. Prefixes are mostly so short that calling `memcmp` costs more than it does;
+/// and where they are empty and lie nowhere, as those of keys that aren't in a node, a masked load of no byte from an
+/// address that isn't mapped costs the processor a hundred nanoseconds.
 #[inline]
 fn equal(a: &[u8], b: &[u8]) -> bool {
     let ((words_a, bytes_a), (words_b, bytes_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
@@ -109,7 +110,10 @@ impl<'a> KeyParts<'a> {
 
     /// Length of the longest prefix that two keys share.
     pub(crate) fn common_prefix_len(&self, other: &KeyParts<'_>) -> usize {
-        if self.prefix.len() == other.prefix.len() && self.prefix == other.prefix && self.head != other.head {
+        if self.head != other.head
+            && self.prefix.len() == other.prefix.len()
+            && equal(self.prefix, other.prefix)
+        {
             let equal_bytes = (self.head ^ other.head).leading_zeros() as usize / 8;
             return self.prefix.len() + equal_bytes.min(self.suffix_len).min(other.suffix_len);
         }
