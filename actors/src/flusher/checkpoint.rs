@@ -498,7 +498,10 @@ impl Flusher {
                 self.durable = version;
                 // What it dropped may die now, and the pages that only that held are free.
                 self.named = checkpoint.named;
+                self.unread_seen = 0;
                 self.note_deaths();
+                // What was replaced while the checkpoint was written.
+                self.drop_unread();
                 self.free(previous_image);
                 self.shared.counters.add(Counter::Checkpoints, 1);
                 self.shared

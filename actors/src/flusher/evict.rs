@@ -224,7 +224,7 @@ impl Flusher {
 }
 
 /// Takes a cold page out of memory if it is on disk, nobody holds it and nobody has used it meanwhile.
-fn leave(memory: &Memory, frame: FrameId) -> bool {
+pub(super) fn leave(memory: &Memory, frame: FrameId) -> bool {
     memory.is_written(frame) && memory.begin_evict(frame) && memory.finish_evict(frame)
 }
 

@@ -6,7 +6,8 @@
 //!   chunks of page ids to the shards, grows the file ahead of need.
 //! - *Eviction* (`evict.rs`): keeps frames free. The clock takes pages that were not used since its last round;
 //!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2); changed
-//!   leaves beside them in the file are written with them, and stay.
+//!   leaves beside them in the file are written with them, and stay. Pages that only the last checkpoint needs don't wait
+//!   for the clock: they leave when the last version that might be read dies.
 //! - *Checkpoints* (`checkpoint.rs`): writes a version completely, then the superblock, and only then gives up
 //!   the previous one. Readers and writers never stop.
 //! - *Time travel* (`retained.rs`): keeps past versions alive for a while, in memory only.

@@ -7,6 +7,7 @@ use treering_engine::space::SpaceError;
 use treering_engine::{Extent, PageId, Seq};
 
 use super::IDS_AHEAD;
+use super::evict::leave;
 use super::messages::{ExtentWaiter, FileTask, PublishedPages};
 use super::state::{Flusher, WantsIds};
 use crate::actor::Outbox;
@@ -79,6 +80,33 @@ impl Flusher {
             self.waiting.version_died(seq, &mut freed);
         }
         self.free(freed);
+        self.drop_unread();
+    }
+
+    /// Takes out of memory what waits for nothing but the next checkpoint: only opening the database after a crash would
+    /// read these pages, so their frames had better serve others, while the processor's caches still know them. (Before,
+    /// overwriting all of a database in memory took its memory twice.)
+    pub(super) fn drop_unread(&mut self) {
+        let durable = &self.durable;
+        // Whoever else holds that version, or an older one, may read them.
+        if self.waiting.oldest() != Some(durable.seq) || Arc::strong_count(durable) > 1 {
+            return;
+        }
+        let filed = self.waiting.filed_under(durable.seq);
+        let memory = &self.shared.memory;
+        let mut frames = Vec::new();
+        for retired in &filed[self.unread_seen.min(filed.len())..] {
+            // Nodes are filed one by one; blobs aren't in memory.
+            if retired.extent.pages == 1
+                && let Residency::Resident(frame) | Residency::Evicting(frame) =
+                    memory.state(retired.extent.start)
+                && leave(memory, frame)
+            {
+                frames.push(frame);
+            }
+        }
+        self.unread_seen = filed.len();
+        self.release_frames(frames);
     }
 
     /// Frees pages that no live version reaches: their frames return through the epoch, their ids at once, except

@@ -84,6 +84,8 @@ pub(crate) struct Flusher {
     pub(super) newest: Arc<Version>,
     /// The version of the last durable checkpoint: live until the next one is durable.
     pub(super) durable: Arc<Version>,
+    /// How many of the extents that wait for its death have been looked at by [`Flusher::drop_unread`].
+    pub(super) unread_seen: usize,
     /// The version of a checkpoint that failed in a way that leaves open whether it is the durable one: live for good.
     pub(super) perhaps_durable: Option<Arc<Version>>,
     pub(super) retained: Retained,
@@ -166,6 +168,7 @@ impl Flusher {
             fruitless_rounds: 0,
             newest: Arc::clone(&version),
             durable: version,
+            unread_seen: 0,
             perhaps_durable: None,
             retained,
             unsaved_loads: Vec::new(),

@@ -157,3 +157,47 @@ fn what_a_snapshot_kept_is_free_when_it_ends_though_nothing_else_happens() {
         "{kept} pages were kept, {left} still are"
     );
 }
+
+/// Pages that are in memory after all values of a tree in memory were replaced, beyond those that were before. A snapshot
+/// of the checkpoint's version is alive if `holds` says so.
+fn left_by_overwriting(holds: bool) -> u64 {
+    let disk = SimDirectory::new(1);
+    let sim = Sim::new(&disk, SimOptions::default());
+    let opened = recovery::open_simulated(&disk, &Options::new(), sim).expect("it opens");
+    let db = Db::start(opened, None);
+    let tree = db.client().tree("tree").expect("a tree");
+    let fill = |value: u8| {
+        for part in 0..4 {
+            let pairs = (0..50_u32).map(|number| ((50 * part + number).to_be_bytes(), [value; 900]));
+            tree.send_batch(pairs).expect("sent").wait().expect("a batch");
+        }
+    };
+    fill(1);
+    db.checkpoint().expect("a checkpoint");
+    let snapshot = holds.then(|| db.client().snapshot());
+    crate::sim::settle(&db);
+    let before = db.stats().frames_resident;
+    assert!(before > 50, "{before} pages");
+    fill(2);
+    crate::sim::settle(&db);
+    let left = db.stats().frames_resident.saturating_sub(before);
+    if let Some(snapshot) = snapshot {
+        let missed = db.stats().misses;
+        let old = snapshot.get(&tree, 7_u32.to_be_bytes()).expect("a get");
+        assert_eq!(old.as_deref(), Some(&[1; 900][..]));
+        assert_eq!(db.stats().misses, missed, "its pages are still in memory");
+    }
+    left
+}
+
+#[test]
+fn what_only_the_last_checkpoint_has_leaves_memory() {
+    let left = left_by_overwriting(false);
+    assert!(left < 10, "{left} pages more");
+}
+
+#[test]
+fn what_a_snapshot_of_the_last_checkpoint_has_stays_in_memory() {
+    let left = left_by_overwriting(true);
+    assert!(left > 40, "only {left} pages more");
+}

@@ -129,6 +129,16 @@ impl WaitingLists {
         true
     }
 
+    /// What waits for the death of `seq`, in the order in which it was filed. Empty if `seq` isn't live.
+    /// O(log versions).
+    #[must_use]
+    pub fn filed_under(&self, seq: Seq) -> &[Retired] {
+        match self.live.get(self.count_below(seq)) {
+            Some(live) if live.seq == seq => &live.entries,
+            _ => &[],
+        }
+    }
+
     /// The oldest live version.
     #[must_use]
     pub fn oldest(&self) -> Option<Seq> {

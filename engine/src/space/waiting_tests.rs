@@ -21,6 +21,7 @@ fn an_entry_nobody_sees_is_free_at_once() {
     assert!(lists.publish(Seq(3)));
     lists.retire(page(6, 4), Seq(5), &mut freed);
     assert_eq!(freed.len(), 2, "the only live version is older than its birth");
+    assert!(lists.filed_under(Seq(3)).is_empty() && lists.filed_under(Seq(4)).is_empty());
     lists.retire(page(7, 1), Seq(3), &mut freed);
     assert_eq!(freed.len(), 3, "the only live version is the one that retires it");
     assert_eq!(lists.entries_waiting(), 0);
@@ -40,6 +41,7 @@ fn a_long_snapshot_keeps_one_copy_however_much_is_written() {
         }
     }
     assert_eq!(lists.pages_waiting(), 1, "only what version 1 shows waits");
+    assert_eq!(lists.filed_under(Seq(1)), [page(102, 1)]);
     assert_eq!(
         lists.versions().collect::<Vec<_>>(),
         vec![(Seq(1), 1), (Seq(999), 0)]
