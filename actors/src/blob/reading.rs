@@ -103,15 +103,7 @@ impl BlobReading {
     /// # Errors
     /// [`Error::Corrupt`], if the descriptor can't be one.
     pub fn begin(descriptor: &[u8], page_bytes: usize) -> Result<BlobReading> {
-        let Some(blob) = BlobDescriptor::decode(descriptor) else {
-            let reason = "a leaf holds a malformed blob descriptor";
-            return Err(corrupt(None, page_bytes, reason));
-        };
-        let pages: u64 = blob.extents.iter().map(|extent| u64::from(extent.pages)).sum();
-        if blob.bytes > pages * page_bytes as u64 || blob.bytes > crate::client::VALUE_BYTES_MAX {
-            let reason = "a blob is longer than its extents";
-            return Err(corrupt(blob.extents.first(), page_bytes, reason));
-        }
+        let blob = checked(descriptor, page_bytes)?;
         Ok(BlobReading {
             value: std::iter::repeat_n(0, blob.bytes as usize).collect(),
             blob,
@@ -142,11 +134,32 @@ impl BlobReading {
         let mut crc = Crc32c::new();
         crc.update(&self.value);
         if self.bytes_filled != self.value.len() || crc.value() != self.blob.crc {
-            let reason = "a blob's checksum is wrong";
-            return Err(corrupt(self.blob.extents.first(), self.page_bytes, reason));
+            return Err(wrong_checksum(&self.blob, self.page_bytes));
         }
         Ok(Value::part(&self.value, 0, self.value.len()))
     }
+}
+
+/// What a descriptor says, if that can be.
+///
+/// # Errors
+/// [`Error::Corrupt`].
+pub(crate) fn checked(descriptor: &[u8], page_bytes: usize) -> Result<BlobDescriptor> {
+    let Some(blob) = BlobDescriptor::decode(descriptor) else {
+        let reason = "a leaf holds a malformed blob descriptor";
+        return Err(corrupt(None, page_bytes, reason));
+    };
+    let pages: u64 = blob.extents.iter().map(|extent| u64::from(extent.pages)).sum();
+    if blob.bytes > pages * page_bytes as u64 || blob.bytes > crate::client::VALUE_BYTES_MAX {
+        let reason = "a blob is longer than its extents";
+        return Err(corrupt(blob.extents.first(), page_bytes, reason));
+    }
+    Ok(blob)
+}
+
+/// The error about a blob that isn't the one that was written.
+pub(crate) fn wrong_checksum(blob: &BlobDescriptor, page_bytes: usize) -> Error {
+    corrupt(blob.extents.first(), page_bytes, "a blob's checksum is wrong")
 }
 
 fn corrupt(extent: Option<&Extent>, page_bytes: usize, reason: &str) -> Error {

@@ -8,7 +8,9 @@ use treering_engine::{Crc32c, Extent, PageId};
 use treering_io::AlignedBuffer;
 
 use super::db::Inner;
-use crate::blob::{BlobDescriptor, BlobReading, Piece, Pieces, blob_extents, piece_buffer};
+use crate::blob::{
+    BlobDescriptor, BlobReading, Piece, Pieces, blob_extents, checked, piece_buffer, wrong_checksum,
+};
 use crate::error::{Error, Result};
 use crate::flusher::{ExtentWaiter, FlusherMessage};
 use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};
@@ -26,24 +28,10 @@ impl Inner {
     pub(super) fn write_blob(self: &Arc<Inner>, value: &[u8], sync: bool) -> Result<Vec<u8>> {
         self.runtime.check_wait()?;
         let page_bytes = self.runtime.shared.settings.page_bytes;
-        // At most 1 GiB.
-        let pages = value.len().div_ceil(page_bytes) as u32;
-        let shared = &self.runtime.shared;
-        let (sender, receiver) = oneshot::channel();
-        self.runtime.send_flusher(FlusherMessage::ExtentRequest {
-            pages,
-            waiter: ExtentWaiter::Client(sender),
-        });
-        let extents = self.runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))?;
-        let born = with_guard(&shared.memory, |guard| shared.current.load(guard).seq.next());
+        let extents = self.extents_for(value.len().div_ceil(page_bytes))?;
         let mut crc = Crc32c::new();
         crc.update(value);
-        let descriptor = BlobDescriptor {
-            bytes: value.len() as u64,
-            crc: crc.value(),
-            born,
-            extents,
-        };
+        let descriptor = self.new_blob(value.len() as u64, crc.value(), extents);
         if let Err(error) = self.write_extents(value, &descriptor.extents, sync) {
             self.runtime.send_flusher(FlusherMessage::Release {
                 extents: descriptor.extents,
@@ -51,6 +39,83 @@ impl Inner {
             return Err(error);
         }
         Ok(descriptor.encode())
+    }
+
+    /// Copies a blob to an extent of its own that is fit for it, a piece at a time, and returns the copy's descriptor;
+    /// `None` if the extent that is free is not fit. The copy is synced. The caller holds a version that reaches the blob.
+    pub(super) fn copy_blob(
+        &self,
+        descriptor: &[u8],
+        is_fit: impl FnOnce(Extent) -> bool,
+    ) -> Result<Option<Vec<u8>>> {
+        self.runtime.check_wait()?;
+        let page_bytes = self.runtime.shared.settings.page_bytes;
+        let blob = checked(descriptor, page_bytes)?;
+        let extents = self.extents_for((blob.bytes as usize).div_ceil(page_bytes))?;
+        let copy = self.new_blob(blob.bytes, blob.crc, extents);
+        let copied = match copy.extents[..] {
+            [extent] if is_fit(extent) => self.copy_extents(&blob, extent).map(Some),
+            _ => Ok(None),
+        };
+        match copied {
+            Ok(Some(())) => Ok(Some(copy.encode())),
+            not_copied => {
+                self.runtime.send_flusher(FlusherMessage::Release {
+                    extents: copy.extents,
+                });
+                not_copied.map(|_| None)
+            }
+        }
+    }
+
+    fn copy_extents(&self, blob: &BlobDescriptor, target: Extent) -> Result<()> {
+        let page_bytes = self.runtime.shared.settings.page_bytes;
+        let nothing = |_: Piece, _: &[u8]| Ok(());
+        let mut crc = Crc32c::new();
+        let mut content = Vec::new();
+        for piece in Pieces::new(&blob.extents, page_bytes, blob.bytes as usize) {
+            self.read_pieces([piece], |_, read| {
+                content.clear();
+                content.extend_from_slice(&read[..piece.bytes]);
+                Ok(())
+            })?;
+            crc.update(&content);
+            let moved = Piece {
+                offset: u64::from(target.start.0) * page_bytes as u64 + piece.start as u64,
+                ..piece
+            };
+            let mut transfers = Transfers::new(self);
+            transfers.send(TransferKind::Write, moved, &content, nothing)?;
+            transfers.finish(nothing)?;
+        }
+        if crc.value() != blob.crc {
+            return Err(wrong_checksum(blob, page_bytes));
+        }
+        let mut transfers = Transfers::new(self);
+        transfers.send_sync();
+        transfers.finish(nothing)
+    }
+
+    /// One extent, of at most 1 GiB.
+    fn extents_for(&self, pages: usize) -> Result<Vec<Extent>> {
+        let (sender, receiver) = oneshot::channel();
+        self.runtime.send_flusher(FlusherMessage::ExtentRequest {
+            pages: pages as u32,
+            waiter: ExtentWaiter::Client(sender),
+        });
+        self.runtime.wait(receiver, None).unwrap_or(Err(Error::Closed))
+    }
+
+    /// A blob that the next group may name at the earliest.
+    fn new_blob(&self, bytes: u64, crc: u32, extents: Vec<Extent>) -> BlobDescriptor {
+        let shared = &self.runtime.shared;
+        let born = with_guard(&shared.memory, |guard| shared.current.load(guard).seq.next());
+        BlobDescriptor {
+            bytes,
+            crc,
+            born,
+            extents,
+        }
     }
 
     /// Gives back the extents of a blob that no request names.
@@ -97,7 +162,11 @@ impl Inner {
         self.read_pieces(pieces, |_, read| take(read))
     }
 
-    fn read_pieces(&self, pieces: Pieces, mut take: impl FnMut(Piece, &[u8]) -> Result<()>) -> Result<()> {
+    fn read_pieces(
+        &self,
+        pieces: impl IntoIterator<Item = Piece>,
+        mut take: impl FnMut(Piece, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         self.runtime.check_wait()?;
         let mut transfers = Transfers::new(self);
         for piece in pieces {

@@ -17,7 +17,7 @@ use super::db::{Db, Inner};
 use crate::blob::blob_extents;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
-use crate::flusher::FlusherMessage;
+use crate::flusher::{CutReply, FlusherMessage};
 use crate::options::Durability;
 use crate::shard::Action;
 use crate::shared::{Version, with_guard};
@@ -27,6 +27,8 @@ use crate::ticket::Outcome;
 const BYTES_PER_SECOND: u64 = 64 << 20;
 /// Shorter pauses are saved up, nanoseconds.
 const PAUSE_NANOS_MIN: u64 = 1_000_000;
+/// Longer ones are cut into pieces, nanoseconds.
+const PAUSE_NANOS_MAX: u64 = 50_000_000;
 
 /// What a compaction did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +44,7 @@ pub struct Compaction {
 
 impl Db {
     /// Makes the data file as short as what is in use allows: moves pages from its end into holes, at most 64 MiB a
-    /// second, and cuts it. Readers and writers go on. Waits until it is done.
+    /// second, and cuts it. Readers and writers go on. Waits until it is done, and first until every other compaction is.
     ///
     /// Pages that only snapshots of some kind reach are not moved. Time in proportion to what has to move, plus a look
     /// at every page above the leaves, and at the leaves themselves in search of large values. In memory it does nothing.
@@ -72,36 +74,74 @@ impl Db {
         }
         // What waits for the last checkpoint is free afterwards, and needs no room.
         self.checkpoint()?;
-        let (sender, receiver) = oneshot::channel();
-        inner
-            .runtime
-            .send_flusher(FlusherMessage::BeginCompaction { reply: sender });
-        let below = inner.runtime.wait(receiver, None).ok_or(Error::Closed)?;
         let mut walk = Walk {
             inner,
-            below,
+            turn: Turn::wait_for(inner)?,
             nanos_per_page: inner.runtime.shared.settings.page_bytes as u64 * 1_000_000_000
                 / bytes_per_second.max(1),
             owed_nanos: 0,
             moved: 0,
         };
-        let walked = walk.trees();
+        walk.trees()?;
         done.pages_moved = walk.moved;
-        // The first frees what the pages were moved from, the second cuts the file behind that.
-        let freed = self.checkpoint();
-        inner.runtime.send_flusher(FlusherMessage::EndCompaction);
-        walked?;
-        freed?;
+        // The first checkpoint frees what the pages were moved from, the second cuts the file behind that.
         self.checkpoint()?;
+        walk.turn.cut()?;
         done.pages_after = self.stats().file_pages;
         Ok(done)
     }
 }
 
-struct Walk<'i> {
-    inner: &'i Arc<Inner>,
+/// The turn to compact, given up when dropped.
+struct Turn<'i> {
+    inner: &'i Inner,
     /// Nothing shall stay at this id or above.
     below: PageId,
+    ended: bool,
+}
+
+impl<'i> Turn<'i> {
+    fn wait_for(inner: &'i Inner) -> Result<Turn<'i>> {
+        let (reply, receiver) = oneshot::channel();
+        inner
+            .runtime
+            .send_flusher(FlusherMessage::BeginCompaction { reply });
+        Ok(Turn {
+            inner,
+            below: inner.runtime.wait(receiver, None).ok_or(Error::Closed)?,
+            ended: false,
+        })
+    }
+
+    /// Ends it, and has the file's free end cut off.
+    fn cut(&mut self) -> Result<()> {
+        let (reply, receiver) = oneshot::channel();
+        self.end(Some(reply));
+        self.inner
+            .runtime
+            .wait(receiver, None)
+            .unwrap_or(Err(Error::Closed))
+    }
+
+    fn end(&mut self, reply: Option<CutReply>) {
+        self.ended = true;
+        self.inner
+            .runtime
+            .send_flusher(FlusherMessage::EndCompaction { reply });
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(None);
+        }
+    }
+}
+
+struct Walk<'i> {
+    inner: &'i Arc<Inner>,
+    turn: Turn<'i>,
     nanos_per_page: u64,
     /// Time that what was moved should have taken, and hasn't.
     owed_nanos: u64,
@@ -110,12 +150,16 @@ struct Walk<'i> {
 
 impl Walk<'_> {
     fn trees(&mut self) -> Result<()> {
+        // No version is kept meanwhile: it would keep all that is retired until the end.
         let version = self.version();
-        for state in version.directory.iter() {
-            if state.name.starts_with(DROPPED_PREFIX) {
-                continue;
-            }
-            match self.tree(state.id) {
+        let trees = version.directory.iter();
+        let trees: Vec<TreeId> = trees
+            .filter(|state| !state.name.starts_with(DROPPED_PREFIX))
+            .map(|state| state.id)
+            .collect();
+        drop(version);
+        for tree in trees {
+            match self.tree(tree) {
                 // Dropped meanwhile.
                 Err(Error::TreeNotFound { .. }) => {}
                 Ok(true) => {}
@@ -141,7 +185,7 @@ impl Walk<'_> {
         loop {
             let action = Action::Relocate {
                 from: from.as_slice().into(),
-                below: self.below,
+                below: self.turn.below,
             };
             let ticket =
                 self.inner.send(
@@ -158,7 +202,7 @@ impl Walk<'_> {
             let Some(done) = ticket.wait()? else {
                 return Ok(false);
             };
-            self.pause(done.nodes as u64);
+            self.pause(done.nodes as u64)?;
             // A step ends with its partition at the latest: the next one begins there.
             match done.next.or_else(|| self.next_partition(tree, &from)) {
                 Some(next) => from = next,
@@ -225,21 +269,23 @@ impl Walk<'_> {
     }
 
     fn is_high(&self, extent: Extent) -> bool {
-        extent.start.0 + extent.pages > self.below.0
+        extent.start.0 + extent.pages > self.turn.below.0
     }
 
-    /// Copies a blob. False: there was no room for it below.
+    /// Copies a blob, if the key still holds it. False: there was no room for it below.
     fn blob(&mut self, tree: TreeId, key: &[u8], descriptor: Vec<u8>) -> Result<bool> {
         let pages: u64 = blob_extents(&descriptor)
             .map(|blob| u64::from(blob.extent.pages))
             .sum();
-        let Some(copy) = self.copy_blob(tree, key, &descriptor)? else {
+        let version = self.version();
+        if !self.holds(&version, tree, key, &descriptor)? {
             return Ok(true);
-        };
-        if blob_extents(&copy).any(|blob| self.is_high(blob.extent)) {
-            self.inner.release_blob(&copy);
-            return Ok(false);
         }
+        let is_low = |extent| !self.is_high(extent);
+        let Some(copy) = self.inner.copy_blob(&descriptor, is_low)? else {
+            return Ok(false);
+        };
+        drop(version);
         let action = Action::MoveBlob {
             key: key.into(),
             old: descriptor.into(),
@@ -249,33 +295,33 @@ impl Walk<'_> {
             .inner
             .send(tree, key, action, Durability::Buffered, true, |_| ());
         sent?.wait()?;
-        self.pause(pages);
+        self.pause(pages)?;
         Ok(true)
     }
 
-    /// A copy of a blob, if the key still holds it.
-    fn copy_blob(&self, tree: TreeId, key: &[u8], descriptor: &[u8]) -> Result<Option<Vec<u8>>> {
-        let version = self.version();
-        let held = self.inner.read_version(&version, |version, view| {
+    fn holds(&self, version: &Version, tree: TreeId, key: &[u8], descriptor: &[u8]) -> Result<bool> {
+        self.inner.read_version(version, |version, view| {
             let Some(state) = version.directory.get(tree) else {
                 return Ok(false);
             };
             let root = state.partitions[state.partition_for(key)].root;
             Ok(treering_engine::tree::get(&view, &root, key)? == Some(ValueRef::Blob(descriptor)))
-        })?;
-        if !held {
-            return Ok(None);
-        }
-        let value = self.inner.read_blob(descriptor)?;
-        self.inner.write_blob(&value, true).map(Some)
+        })
     }
 
     /// Takes note of pages that were moved, and lets the time pass that they may take.
-    fn pause(&mut self, pages: u64) {
+    fn pause(&mut self, pages: u64) -> Result<()> {
         self.moved += pages;
-        self.owed_nanos += pages * self.nanos_per_page;
-        if self.owed_nanos >= PAUSE_NANOS_MIN {
-            self.inner.runtime.pause(std::mem::take(&mut self.owed_nanos));
+        self.owed_nanos = self
+            .owed_nanos
+            .saturating_add(pages.saturating_mul(self.nanos_per_page));
+        while self.owed_nanos >= PAUSE_NANOS_MIN {
+            // It may be long, and the database may be closed meanwhile.
+            self.inner.runtime.shared.status.check_write()?;
+            let nanos = self.owed_nanos.min(PAUSE_NANOS_MAX);
+            self.owed_nanos -= nanos;
+            self.inner.runtime.pause(nanos);
         }
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use treering_engine::superblock::{Slot, Superblock};
 use treering_engine::{BLOCK_BYTES, Extent, PageId, PageRef, Stamp, page};
 use treering_io::AlignedBuffer;
 
+use super::compact::{CutReply, tell};
 use super::named::{Named, NamedReply};
 use super::state::Flusher;
 use super::{STAMPS_RESERVED, STAMPS_RESERVED_CLOSING, WALK_NODES, WRITES_MAX};
@@ -36,6 +37,8 @@ pub(super) struct Checkpoint {
     /// The named snapshots that there are once it is durable.
     named: Named,
     named_replies: Vec<NamedReply>,
+    /// Who has compacted the file and waits for its end to be cut off.
+    compacted: Vec<CutReply>,
     /// Changed nodes of the version, in address order once the walk is over.
     nodes: Vec<(PageId, FrameId)>,
     next_node: usize,
@@ -78,6 +81,7 @@ impl Checkpoint {
             replies: Vec::new(),
             named: Named::new(),
             named_replies: Vec::new(),
+            compacted: Vec::new(),
             nodes: Vec::new(),
             next_node: 0,
             writing: BTreeSet::new(),
@@ -163,6 +167,9 @@ impl Flusher {
                 self.note_deaths();
             }
             named_replies.into_iter().for_each(|reply| reply.send(&outcome));
+            if outcome.is_err() {
+                tell(self.take_moved(), &outcome);
+            }
             self.checkpoint_wanted = false;
             self.close_wanted = false;
             answer(std::mem::take(&mut self.checkpoint_replies), &outcome, outbox);
@@ -186,6 +193,7 @@ impl Flusher {
             replies,
             named,
             named_replies,
+            compacted: self.take_moved(),
             walk: roots,
             token: self.next_token,
             closing,
@@ -511,7 +519,7 @@ impl Flusher {
                 outbox.commit.push(CommitMessage::Checkpointed {
                     position: self.superblock.log_start,
                 });
-                self.cut_tail(outbox);
+                self.cut_tail(checkpoint.compacted, outbox);
                 Ok(())
             }
             (failure, _, version) => {
@@ -526,6 +534,7 @@ impl Flusher {
                     self.free(checkpoint.image_extents);
                 }
                 let error = failure.unwrap_or(Error::Closed);
+                tell(checkpoint.compacted, &Err(error.clone()));
                 self.retry_at = now.saturating_add(RETRY_NANOS);
                 outbox
                     .commit

@@ -7,6 +7,7 @@ use treering_engine::log::{LogPosition, SegmentJob};
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageId, Retired, Seq, ShardId, Stamp};
 
+use super::compact::CutReply;
 use super::named::Named;
 use crate::error::Result;
 use crate::pager::Kept;
@@ -93,10 +94,10 @@ pub(crate) enum FlusherMessage {
         seq: Seq,
         reply: oneshot::Sender<Result<Arc<Version>>>,
     },
-    /// Give out low ids first from now on; tells below which one everything that is in use has room.
+    /// Give out low ids first, as soon as nobody else compacts; tells below which one everything that is in use has room.
     BeginCompaction { reply: oneshot::Sender<PageId> },
-    /// The end of that. The next checkpoint cuts the file's free end off.
-    EndCompaction,
+    /// The end of that. For whoever wants to be told, a checkpoint begins that cuts the file's free end off.
+    EndCompaction { reply: Option<CutReply> },
     /// Write a last checkpoint that says that nothing follows it.
     Close { reply: Reply },
     /// From the runtime: the data file has this many pages now.

@@ -3,7 +3,7 @@
 //! # Job
 //! - *Space* (`space.rs`): notes what every published group created and retired, in publication order; files retired
 //!   pages by version and frees them when the last version that reaches them dies (rules R3, R4, R8); hands
-//!   chunks of page ids to the shards, grows the file ahead of need.
+//!   chunks of page ids to the shards, grows the file ahead of need, and cuts it (`compact.rs`).
 //! - *Eviction* (`evict.rs`): keeps frames free. The clock takes pages that were not used since its last round;
 //!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2); changed
 //!   leaves beside them in the file are written with them, and stay. Pages that only the last checkpoint needs don't wait
@@ -28,6 +28,7 @@
 
 mod audit;
 mod checkpoint;
+mod compact;
 mod evict;
 mod messages;
 mod named;
@@ -40,6 +41,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use compact::CutReply;
 pub(crate) use messages::{ExtentWaiter, FileTask, FlusherMessage, PublishedPages};
 pub(crate) use named::Named;
 pub(crate) use state::{Flusher, FlusherStart};

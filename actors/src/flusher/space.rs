@@ -18,8 +18,6 @@ use crate::shared::{DATA_FILE, Version, with_guard};
 /// Least and most bytes by which the data file grows; in between it is a sixty-fourth of its size.
 const GROWTH_BYTES_MIN: u64 = 2 << 20;
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
-/// The file isn't cut for less: it would soon grow again.
-const CUT_PAGES_MIN: u32 = 256;
 
 impl Flusher {
     /// Takes note of a published group.
@@ -193,6 +191,8 @@ impl Flusher {
             return;
         }
         let mut told = false;
+        // Who asks for nothing needs nothing ahead: what a compaction has cut off stays off until then.
+        let asked = !self.wants_ids.is_empty();
         while let Some(wants) = self.wants_ids.pop_front() {
             let pages = match &wants {
                 WantsIds::Shard { pages, .. } | WantsIds::Blob { pages, .. } => *pages,
@@ -250,33 +250,13 @@ impl Flusher {
             // Those who come next deserve a new attempt: the disk may have room again.
             self.growth_failure = None;
         } else if self.space.available_pages() < IDS_AHEAD.min(u64::from(self.space.file_pages()) / 8) {
-            self.grow(0, outbox);
+            if asked {
+                self.grow(0, outbox);
+            }
         } else {
             // There is room again: a later shortage deserves a new attempt.
             self.growth_failure = None;
         }
-    }
-
-    /// Ids for a shard: low ones, if there are any, while the database is compacted.
-    fn allocate_chunk(&mut self, pages: u32) -> Vec<Extent> {
-        let low = self
-            .compact_below
-            .map_or_else(Vec::new, |below| self.space.allocate_chunk_below(pages, below));
-        if low.is_empty() {
-            return self.space.allocate_chunk(pages);
-        }
-        low
-    }
-
-    /// From now on low ids are given out first. Below the id that is returned there is room for all pages in use, and
-    /// for the copies on the way.
-    pub(super) fn begin_compaction(&mut self) -> PageId {
-        let in_use = self.space.allocated_pages();
-        // What shards have in hand is in use, too, until they give it back: room enough.
-        let below = (in_use + in_use / 32).min(u64::from(self.space.file_pages()));
-        let below = PageId(below as u32);
-        self.compact_below = Some(below);
-        below
     }
 
     /// Asks for a longer file, with room for a run of `pages` at its end.
@@ -300,27 +280,6 @@ impl Flusher {
         }
         self.growing = true;
         outbox.file_tasks.push(FileTask::Grow { pages: wanted as u32 });
-    }
-
-    /// Gives the free end of the file back to the file system, but for what is needed ahead and isn't free elsewhere. What
-    /// a crash makes of that doesn't matter: nothing reaches these pages, in whichever superblock.
-    pub(super) fn cut_tail(&mut self, outbox: &mut Outbox) {
-        let free = self.space.trailing_free_pages();
-        let elsewhere = self.space.available_pages().saturating_sub(u64::from(free));
-        // After a compaction nothing is kept for later: whoever asked for it wants the space back. Else at most a few
-        // thousand.
-        let (kept, least) = if std::mem::take(&mut self.cut_wanted) {
-            (0, 1)
-        } else {
-            (IDS_AHEAD.saturating_sub(elsewhere) as u32, CUT_PAGES_MIN)
-        };
-        if self.growing || self.shared.settings.in_memory || free < kept + least {
-            return;
-        }
-        let pages = self.space.file_pages() - (free - kept);
-        let cut = self.space.shrink(pages);
-        self.check(cut);
-        outbox.file_tasks.push(FileTask::Truncate { pages });
     }
 
     /// The file grew, or could not.

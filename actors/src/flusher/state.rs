@@ -9,6 +9,7 @@ use treering_engine::superblock::Superblock;
 use treering_engine::{PageId, Retired, Seq, ShardId, Stamp};
 
 use super::checkpoint::Checkpoint;
+use super::compact::Compacting;
 use super::messages::ExtentWaiter;
 use super::named::{Named, NamedChange};
 use super::page_set::PageSet;
@@ -51,10 +52,7 @@ pub(crate) struct Flusher {
     pub(super) dying: Vec<PageId>,
     pub(super) wants_ids: VecDeque<WantsIds>,
     pub(super) growing: bool,
-    /// While the database is compacted: ids below this are given out first.
-    pub(super) compact_below: Option<PageId>,
-    /// Whether the next checkpoint cuts all of the file's free end off.
-    pub(super) cut_wanted: bool,
+    pub(super) compacting: Compacting,
     /// Why the file could not grow, if that failed since the last success.
     pub(super) growth_failure: Option<Error>,
     /// Changed pages in memory, published and not written.
@@ -151,8 +149,7 @@ impl Flusher {
             dying: Vec::new(),
             wants_ids: VecDeque::new(),
             growing: false,
-            compact_below: None,
-            cut_wanted: false,
+            compacting: Compacting::default(),
             growth_failure: None,
             dirty_pages: 0,
             next_stamp: next_stamp.0,

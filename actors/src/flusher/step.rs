@@ -79,21 +79,10 @@ impl Actor for Flusher {
                 self.close_wanted = true;
                 self.checkpoint_replies.push(reply);
             }
-            FlusherMessage::BeginCompaction { reply } => {
-                let below = self.begin_compaction();
-                // Whoever went away has no use for it, and will end it all the same.
-                let _ = reply.send(below);
-            }
-            FlusherMessage::EndCompaction => {
-                self.compact_below = None;
-                self.cut_wanted = true;
-            }
+            FlusherMessage::BeginCompaction { reply } => self.begin_compaction(reply, outbox),
+            FlusherMessage::EndCompaction { reply } => self.end_compaction(reply, outbox),
             FlusherMessage::Grown { result } => self.grown(result),
-            FlusherMessage::Truncated { result } => {
-                if let Err(error) = result {
-                    tracing::warn!(%error, "the data file could not be cut");
-                }
-            }
+            FlusherMessage::Truncated { result } => self.cut(result),
             FlusherMessage::GoLive => {
                 self.live = true;
                 self.retained.note(&self.newest, now);

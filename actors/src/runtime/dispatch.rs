@@ -271,6 +271,7 @@ impl Runtime {
         | FlusherMessage::ListNamed { .. }
         | FlusherMessage::VersionAt { .. }
         | FlusherMessage::Released { .. }
+        | FlusherMessage::EndCompaction { .. }
         | FlusherMessage::Close { .. } = message
         {
             self.flusher.tell(message);

@@ -344,6 +344,8 @@ pub(crate) enum ShardMessage {
     },
     /// From the flusher: frames became free.
     FramesFreed,
+    /// From the flusher: a compaction begins; ids in hand that aren't below this one are not to be used.
+    GiveHighIdsBack { below: PageId },
     /// From the flusher: frames can't become free (an in-memory database is full).
     FramesExhausted { cause: Error },
 }

@@ -13,22 +13,18 @@ use crate::flusher::FlusherMessage;
 use crate::ticket::Outcome;
 
 impl Shard {
-    /// Gives back ids that were handed out before the compaction began: nodes would go on being created there. Once
-    /// more only after some progress. (Bad run: the flusher has a few low ids left, too few for a step; the shard gives
-    /// the high ones back that came with them, asks for low ones, and gets the same, for ever.)
-    pub(super) fn give_high_ids_back(&mut self, below: PageId, outbox: &mut Outbox) {
-        if self.relocating
-            == Some(Relocating {
-                below,
-                given_back: true,
-            })
-        {
-            return;
+    /// A step needs low ids: gives high ones back that came when there were no others. Once more only after some
+    /// progress. (Bad run: the flusher has a few low ids left, too few for a step; the shard gives the high ones back that
+    /// came with them, asks for low ones, and gets the same, for ever.)
+    pub(super) fn prepare_to_relocate(&mut self, below: PageId, outbox: &mut Outbox) {
+        if !std::mem::replace(&mut self.high_ids_given_back, true) {
+            self.give_high_ids_back(below, outbox);
         }
-        self.relocating = Some(Relocating {
-            below,
-            given_back: true,
-        });
+    }
+
+    /// Gives back ids that aren't below `below`: nodes would go on being created there, also by shards that have nothing
+    /// to move.
+    pub(super) fn give_high_ids_back(&mut self, below: PageId, outbox: &mut Outbox) {
         // Descending: the high ones come first.
         let high = self.supply.ids.partition_point(|id| *id >= below);
         let extents: Vec<Extent> = self.supply.ids.drain(..high).map(Extent::single).collect();
@@ -39,18 +35,8 @@ impl Shard {
 
     /// A step has copied something.
     pub(super) fn relocated(&mut self) {
-        if let Some(relocating) = &mut self.relocating {
-            relocating.given_back = false;
-        }
+        self.high_ids_given_back = false;
     }
-}
-
-/// The compaction under way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Relocating {
-    below: PageId,
-    /// Whether high ids were given back since something was copied.
-    given_back: bool,
 }
 
 /// Copies nodes, if there are low ids for them.

@@ -8,7 +8,6 @@ use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
 use super::large::{Large, LargeJobs};
 use super::messages::{EmptyLists, Request};
-use super::relocate::Relocating;
 use super::replay::ReplayJob;
 use super::store::{OpenPages, Supply};
 use super::tips::Tips;
@@ -151,7 +150,8 @@ pub(crate) struct Shard {
     /// Why the flusher has no more ids or frames to give; operations that need some fail with it.
     pub(super) shortage: Option<Error>,
     pub(super) chunk_requested: bool,
-    pub(super) relocating: Option<Relocating>,
+    /// While the database is compacted: whether high ids were given back since something was copied here.
+    pub(super) high_ids_given_back: bool,
     pub(super) pressure_sent: bool,
     /// Dropped trees whose pages are being retired.
     pub(super) reclaiming: VecDeque<super::reclaim::Reclaim>,
@@ -205,7 +205,7 @@ impl Shard {
             starved: Starved::No,
             shortage: None,
             chunk_requested: false,
-            relocating: None,
+            high_ids_given_back: false,
             pressure_sent: false,
             reclaiming: VecDeque::new(),
             reclaim_paused: false,

@@ -81,6 +81,10 @@ impl Actor for Shard {
                 self.pressure_sent = false;
                 self.starved = Starved::No;
             }
+            ShardMessage::GiveHighIdsBack { below } => {
+                self.high_ids_given_back = false;
+                self.give_high_ids_back(below, outbox);
+            }
             ShardMessage::FramesExhausted { cause } => {
                 self.pressure_sent = false;
                 self.shortage = Some(cause);
@@ -348,7 +352,7 @@ impl Shard {
         let mut nodes = tree::reserve_for(height);
         if let Action::Relocate { below, .. } = ready.request.action {
             nodes += RELOCATED_LEAVES_MAX;
-            self.give_high_ids_back(below, outbox);
+            self.prepare_to_relocate(below, outbox);
         }
         let mut from_reserve = false;
         if creates_nodes && !self.supply_for(nodes, outbox) {
