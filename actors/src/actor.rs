@@ -5,8 +5,8 @@
 //! stands in the [`Outbox`]. Exactly one caller at a time runs a step of an actor; who that is (its own
 //! thread, or a client that waits for it anyway) is the runtime's business.
 
-use treering_engine::ShardId;
 use treering_engine::memory::FrameId;
+use treering_engine::{PageId, ShardId};
 use treering_io::Operation;
 
 use crate::commit::{CommitMessage, LogTask};
@@ -56,6 +56,8 @@ pub(crate) struct Outbox {
     pub fetched: Vec<(oneshot::Sender<Result<FrameId>>, Result<FrameId>)>,
     /// The same for readers that are futures.
     pub fetched_for_futures: Vec<(oneshot::Sender<Result<HeldFrame>>, Result<FrameId>)>,
+    /// Compactions that begin, and the id below which everything in use has room.
+    pub compactions: Vec<(oneshot::Sender<PageId>, PageId)>,
     /// Reads and writes of the data file; only the pager leaves any.
     pub operations: Vec<Operation>,
     /// Writes and syncs of the log; only the commit actor leaves any, at most one at a time.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use treering_engine::page::ValueRef;
 use treering_engine::tree::Cursor;
-use treering_engine::{Extent, PageId, TreeId};
+use treering_engine::{Extent, PageId, Retired, TreeId};
 
 use super::db::{Db, Inner};
 use crate::blob::blob_extents;
@@ -29,6 +29,8 @@ const BYTES_PER_SECOND: u64 = 64 << 20;
 const PAUSE_NANOS_MIN: u64 = 1_000_000;
 /// Longer ones are cut into pieces, nanoseconds.
 const PAUSE_NANOS_MAX: u64 = 50_000_000;
+/// Most walks through all trees.
+const PASSES_MAX: usize = 4;
 
 /// What a compaction did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,19 +76,34 @@ impl Db {
         }
         // What waits for the last checkpoint is free afterwards, and needs no room.
         self.checkpoint()?;
-        let mut walk = Walk {
-            inner,
-            turn: Turn::wait_for(inner)?,
-            nanos_per_page: inner.runtime.shared.settings.page_bytes as u64 * 1_000_000_000
-                / bytes_per_second.max(1),
-            owed_nanos: 0,
-            moved: 0,
-        };
-        walk.trees()?;
-        done.pages_moved = walk.moved;
-        // The first checkpoint frees what the pages were moved from, the second cuts the file behind that.
-        self.checkpoint()?;
-        walk.turn.cut()?;
+        let nanos_per_page =
+            inner.runtime.shared.settings.page_bytes as u64 * 1_000_000_000 / bytes_per_second.max(1);
+        // The room that was needed, and the pages that moved.
+        let mut last = (PageId(u32::MAX), u64::MAX);
+        for _ in 0..PASSES_MAX {
+            let turn = Turn::wait_for(inner)?;
+            // What was in use when the last pass began may have come free only later: a version lives as long as the
+            // slowest thread that looks at it.
+            let in_vain = last.1 == 0 && turn.below.0 >= last.0.0 - last.0.0 / 16;
+            let done_with = self.stats().file_pages <= u64::from(turn.below.0 + turn.below.0 / 16);
+            if in_vain || (done_with && last.1 != u64::MAX) {
+                break;
+            }
+            let below = turn.below;
+            let mut walk = Walk {
+                inner,
+                turn,
+                nanos_per_page,
+                owed_nanos: 0,
+                moved: 0,
+            };
+            walk.trees()?;
+            done.pages_moved += walk.moved;
+            last = (below, walk.moved);
+            // The first checkpoint frees what the pages were moved from, the second cuts the file behind that.
+            self.checkpoint()?;
+            walk.turn.cut()?;
+        }
         done.pages_after = self.stats().file_pages;
         Ok(done)
     }
@@ -178,9 +195,7 @@ impl Walk<'_> {
     /// False: there is no more room below.
     fn tree(&mut self, tree: TreeId) -> Result<bool> {
         // Blobs first: what holds their descriptors is copied in any case.
-        if !self.blobs(tree)? {
-            return Ok(false);
-        }
+        self.blobs(tree)?;
         let mut from: Vec<u8> = Vec::new();
         loop {
             let action = Action::Relocate {
@@ -219,18 +234,16 @@ impl Walk<'_> {
         Some(next.lower.to_vec())
     }
 
-    fn blobs(&mut self, tree: TreeId) -> Result<bool> {
+    fn blobs(&mut self, tree: TreeId) -> Result<()> {
         let mut from = Bound::Unbounded;
         loop {
             let (high, next) = self.high_blobs(tree, &from)?;
             for (key, descriptor) in high {
-                if !self.blob(tree, &key, descriptor)? {
-                    return Ok(false);
-                }
+                self.blob(tree, &key, descriptor)?;
             }
             match next {
                 Some(next) => from = Bound::Excluded(next),
-                None => return Ok(true),
+                None => return Ok(()),
             }
         }
     }
@@ -272,18 +285,22 @@ impl Walk<'_> {
         extent.start.0 + extent.pages > self.turn.below.0
     }
 
-    /// Copies a blob, if the key still holds it. False: there was no room for it below.
-    fn blob(&mut self, tree: TreeId, key: &[u8], descriptor: Vec<u8>) -> Result<bool> {
-        let pages: u64 = blob_extents(&descriptor)
-            .map(|blob| u64::from(blob.extent.pages))
-            .sum();
+    /// Copies a blob, if the key still holds it, to where it lies lower than before. It needs room in one piece, which
+    /// among the holes below there may not be yet; the next pass, which finds the nodes gone from above, takes it further
+    /// down.
+    fn blob(&mut self, tree: TreeId, key: &[u8], descriptor: Vec<u8>) -> Result<()> {
+        let (mut pages, mut end) = (0, 0);
+        for Retired { extent, .. } in blob_extents(&descriptor) {
+            pages += u64::from(extent.pages);
+            end = end.max(extent.start.0 + extent.pages);
+        }
         let version = self.version();
         if !self.holds(&version, tree, key, &descriptor)? {
-            return Ok(true);
+            return Ok(());
         }
-        let is_low = |extent| !self.is_high(extent);
-        let Some(copy) = self.inner.copy_blob(&descriptor, is_low)? else {
-            return Ok(false);
+        let is_lower = |extent: Extent| extent.start.0 + extent.pages < end;
+        let Some(copy) = self.inner.copy_blob(&descriptor, is_lower)? else {
+            return Ok(());
         };
         drop(version);
         let action = Action::MoveBlob {
@@ -295,8 +312,7 @@ impl Walk<'_> {
             .inner
             .send(tree, key, action, Durability::Buffered, true, |_| ());
         sent?.wait()?;
-        self.pause(pages)?;
-        Ok(true)
+        self.pause(pages)
     }
 
     fn holds(&self, version: &Version, tree: TreeId, key: &[u8], descriptor: &[u8]) -> Result<bool> {

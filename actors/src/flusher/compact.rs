@@ -53,22 +53,23 @@ impl Flusher {
     }
 
     fn next_compaction(&mut self, outbox: &mut Outbox) {
-        while self.compacting.below.is_none() {
-            let Some(reply) = self.compacting.waiting.pop_front() else {
-                return;
-            };
-            // Room for the copies on the way, and for what the shards have in hand until they give it back.
-            let in_use = self.space.allocated_pages();
-            let below = (in_use + in_use / 32).min(u64::from(self.space.file_pages()));
-            let below = PageId(below as u32);
-            // Who went away won't end it.
-            if reply.send(below).is_ok() {
-                self.compacting.below = Some(below);
-                let shards = (0..self.shared.settings.shards).map(|shard| ShardId(shard as u16));
-                let message = |shard| (shard, ShardMessage::GiveHighIdsBack { below });
-                outbox.shards.extend(shards.map(message));
-            }
+        if self.compacting.below.is_some() {
+            return;
         }
+        let Some(reply) = self.compacting.waiting.pop_front() else {
+            return;
+        };
+        // Room for the copies on the way, and for what the shards have in hand until they give it back.
+        let in_use = self.space.allocated_pages();
+        let below = (in_use + in_use / 32).min(u64::from(self.space.file_pages()));
+        let below = PageId(below as u32);
+        self.compacting.below = Some(below);
+        let shards = (0..self.shared.settings.shards).map(|shard| ShardId(shard as u16));
+        let message = |shard| (shard, ShardMessage::GiveHighIdsBack { below });
+        outbox.shards.extend(shards.map(message));
+        // Told after the shards: what they were sent before is in their mailboxes before the first step comes. (Bad run:
+        // high ids are on their way to a shard that has just given its own back; the step finds them, and gives up.)
+        outbox.compactions.push((reply, below));
     }
 
     /// Ids for a shard: low ones, if there are any, while the database is compacted.

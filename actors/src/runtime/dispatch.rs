@@ -563,6 +563,10 @@ impl Runtime {
         for resolution in outbox.resolutions.drain(..) {
             resolution.resolve();
         }
+        for (sender, below) in outbox.compactions.drain(..) {
+            // Who went away has nothing to move.
+            let _ = sender.send(below);
+        }
         for (sender, result) in outbox.fetched_for_futures.drain(..) {
             let _ = sender.send(result.map(|frame| HeldFrame::new(&self.shared, frame)));
         }
