@@ -73,6 +73,7 @@ impl Inner {
         directory: &dyn Directory,
         database_id: [u8; 16],
     ) -> Result<Backup> {
+        self.runtime.check_wait()?;
         let settings = &self.runtime.shared.settings;
         let mut pages = 0;
         create_with(

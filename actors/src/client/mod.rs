@@ -23,6 +23,7 @@ mod scan;
 mod send_transaction;
 mod snapshot;
 mod transaction;
+mod subscription;
 mod tree;
 mod write;
 
@@ -37,6 +38,7 @@ pub(crate) use node_view::NodeView;
 pub use range::Range;
 pub use snapshot::Snapshot;
 pub use transaction::{Isolation, Transaction, TransactionRange};
+pub use subscription::{Event, Subscription};
 pub use tree::Tree;
 
 /// Longest value, bytes.

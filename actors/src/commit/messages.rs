@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use treering_engine::log::LogPosition;
 use treering_engine::tree::Root;
-use treering_engine::{Extent, PageId, Retired, ShardId, Stamp, TreeId};
+use treering_engine::{Extent, PageId, Retired, Seq, ShardId, Stamp, TreeId};
 use treering_io::AlignedBuffer;
 
 use crate::error::Error;
 use crate::shard::Visit;
+use super::feeds::LogRange;
+use crate::shared::Feed;
 use crate::ticket::{Reply, Resolution};
 
 /// What one shard changed, frozen.
@@ -93,11 +95,21 @@ pub(crate) enum CommitMessage {
     },
     /// From the flusher: the log before this position is not needed any more.
     Checkpointed {
+        seq: Seq,
         position: LogPosition,
     },
     /// From the flusher: the checkpoint failed; the log can't be truncated.
     CheckpointFailed {
         cause: Error,
+    },
+    /// From a client: push what published groups change to this feed. Answered with the first group that it sees.
+    Subscribe {
+        feed: Arc<Feed>,
+        reply: oneshot::Sender<crate::error::Result<LogRange>>,
+    },
+    /// From a client: what is in the log.
+    AskLog {
+        reply: oneshot::Sender<LogRange>,
     },
     /// Recovery is over: from here on changes are logged.
     GoLive,

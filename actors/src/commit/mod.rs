@@ -25,6 +25,7 @@
 //!
 //! Absent: files, page contents, the space map.
 
+mod feeds;
 mod messages;
 mod publish;
 mod set;
@@ -32,6 +33,7 @@ mod state;
 mod step;
 mod write;
 
+pub(crate) use feeds::{LogRange, tell};
 pub(crate) use messages::{Batch, CommitMessage, LogTask, LogWrite};
 pub(crate) use set::logged_bytes;
 pub(crate) use state::{Commit, CommitStart};
@@ -44,6 +46,8 @@ const GATHERED_BYTES_MAX: usize = 4 << 20;
 pub(crate) const DELTA_PAGES_MAX: usize = 1 << 17;
 /// The log may grow to this multiple of `checkpoint_log_bytes` before commits wait for the checkpoint.
 const LOG_LENGTH_FACTOR_MAX: u64 = 4;
+/// Most subscriptions at a time: each published group is compared with all of them.
+const SUBSCRIPTIONS_MAX: usize = 1024;
 /// Segments kept ready ahead of the one in use.
 const SEGMENTS_AHEAD: u64 = 2;
 /// Name prefix of a dropped tree whose pages are still being retired. Names given by users can't contain NUL.

@@ -39,6 +39,7 @@ impl Commit {
             mut resolutions,
             checkpoint_syncs,
             reclaims,
+            told,
             ..
         } = group;
         outbox.resolutions.append(&mut resolutions);
@@ -64,6 +65,7 @@ impl Commit {
             with_guard(&self.shared.memory, |guard| {
                 self.shared.current.publish(Arc::clone(&version), guard);
             });
+            self.feed(seq, &told, &version, outbox);
             let pages: Vec<PublishedPages> = batches
                 .into_iter()
                 .map(|batch| PublishedPages {

@@ -8,6 +8,7 @@ use treering_engine::log::{GroupBuilder, LogPosition, SegmentLayout, SegmentSet}
 use treering_engine::{Seq, ShardId, TreeId};
 use treering_io::AlignedBuffer;
 
+use super::feeds::FeedSource;
 use super::messages::Batch;
 use super::set::{Applied, Sets};
 use crate::actor::Nanos;
@@ -72,6 +73,8 @@ pub(super) struct Pending {
     pub batches: Vec<Batch>,
     pub resolutions: Vec<Resolution>,
     pub checkpoint_syncs: Vec<u64>,
+    /// What it changes, if there are subscriptions: records, as in the log.
+    pub told: Vec<Vec<u8>>,
     /// Shards that have parts of trees which are dropped as of this group.
     pub reclaims: Vec<(ShardId, TreeId)>,
 }
@@ -95,6 +98,8 @@ pub(crate) struct CommitStart {
     pub position: LogPosition,
     /// Start of the log that a crash would replay.
     pub log_start: LogPosition,
+    /// The version of the checkpoint that replay would start from.
+    pub log_seq: Seq,
     pub next_seq: Seq,
     pub next_tree: TreeId,
     pub directory: Directory,
@@ -111,6 +116,7 @@ pub(crate) struct Commit {
     /// End of the last sealed log group.
     pub(super) position: LogPosition,
     pub(super) log_start: LogPosition,
+    pub(super) log_seq: Seq,
     /// The open log group.
     pub(super) builder: GroupBuilder,
     pub(super) gathered: VecDeque<Gathered>,
@@ -141,6 +147,7 @@ pub(crate) struct Commit {
     pub(super) segment_wanted: bool,
     pub(super) checkpoint_requested: bool,
     pub(super) checkpoint_failure: Option<Error>,
+    pub(super) feeds: Vec<FeedSource>,
 }
 
 impl Commit {
@@ -154,6 +161,7 @@ impl Commit {
             logging: start.logging,
             position: start.position,
             log_start: start.log_start,
+            log_seq: start.log_seq,
             builder: GroupBuilder::new(start.log_id),
             gathered: VecDeque::new(),
             gathering_since: None,
@@ -174,6 +182,7 @@ impl Commit {
             segment_wanted: false,
             checkpoint_requested: false,
             checkpoint_failure: None,
+            feeds: Vec::new(),
         }
     }
 

@@ -52,15 +52,24 @@ impl Actor for Commit {
             CommitMessage::LogDone { result, buffer } => self.log_done(result, buffer, now, outbox),
             CommitMessage::SegmentDone { result } => self.segment_done(result),
             CommitMessage::DeltasDone { pages } => self.deltas_outstanding -= pages,
-            CommitMessage::Checkpointed { position } => {
+            CommitMessage::Checkpointed { seq, position } => {
                 self.checkpoint_requested = false;
                 self.checkpoint_failure = None;
                 self.log_start = position;
+                self.log_seq = seq;
                 self.segments.truncate(position.lsn);
             }
             CommitMessage::CheckpointFailed { cause } => {
                 self.checkpoint_requested = false;
                 self.checkpoint_failure = Some(cause);
+            }
+            CommitMessage::AskLog { reply } => {
+                // Whoever went away needs no answer.
+                let _ = reply.send(self.log_range());
+            }
+            CommitMessage::Subscribe { feed, reply } => {
+                // Whoever went away abandons the feed.
+                let _ = reply.send(self.subscribe(feed));
             }
             CommitMessage::GoLive => {
                 self.durable_seq = Seq(self.next_seq.0 - 1);
@@ -148,6 +157,7 @@ impl Commit {
             batches: Vec::new(),
             resolutions: Vec::new(),
             checkpoint_syncs: tokens,
+            told: Vec::new(),
             reclaims: Vec::new(),
         });
     }
@@ -204,6 +214,7 @@ impl Commit {
             batches: Vec::new(),
             resolutions: Vec::new(),
             checkpoint_syncs: Vec::new(),
+            told: Vec::new(),
             reclaims: Vec::new(),
         };
         let mut refused = false;
@@ -279,6 +290,7 @@ impl Commit {
                         .append_batch(group.seq, batch.shard, batch.stamp, &batch.records);
                 }
                 // The records are in the log's buffer now; the list goes back to the shard.
+                self.keep_for_feeds(&batch.records, group);
                 batch.records.clear();
                 self.plan(|planned| planned.with_roots(&batch.roots));
                 for tree in &batch.trees_dropped {

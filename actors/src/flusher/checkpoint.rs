@@ -517,6 +517,7 @@ impl Flusher {
                     .set(Counter::CheckpointSeq, self.durable.seq.0);
                 self.shared.counters.set(Counter::CheckpointAtNanos, now);
                 outbox.commit.push(CommitMessage::Checkpointed {
+                    seq: self.superblock.checkpoint_seq,
                     position: self.superblock.log_start,
                 });
                 self.cut_tail(checkpoint.compacted, outbox);

@@ -41,13 +41,18 @@ pub(super) struct Scanned {
 impl Log {
     /// Opens the segments that are there.
     pub fn open(directory: &Arc<dyn Directory>, superblock: &Superblock) -> Result<Log> {
-        let failed = |error| Error::io("opening the log", error);
         let layout = superblock.segment_layout().ok_or_else(|| Error::Corrupt {
             file: crate::shared::DATA_FILE.into(),
             offset: 0,
             page: Some(0),
             reason: "the superblock holds an impossible segment size".into(),
         })?;
+        Log::of(directory, superblock.log_id(), layout)
+    }
+
+    /// Opens the segments of a log that is known otherwise.
+    pub fn of(directory: &Arc<dyn Directory>, log_id: u64, layout: SegmentLayout) -> Result<Log> {
+        let failed = |error| Error::io("opening the log", error);
         let mut files = BTreeMap::new();
         for name in directory.names().map_err(failed)? {
             if let Some(number) = segment_file_number(&name) {
@@ -55,7 +60,7 @@ impl Log {
             }
         }
         Ok(Log {
-            log_id: superblock.log_id(),
+            log_id,
             layout,
             files,
         })

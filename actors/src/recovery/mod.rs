@@ -27,6 +27,7 @@
 )]
 mod create;
 mod gather;
+mod history;
 mod load;
 mod log;
 mod records;
@@ -51,6 +52,7 @@ use treering_io::{
 };
 
 pub(crate) use self::create::{Content, check_empty, create_with, random_id};
+pub(crate) use self::history::read_changes;
 pub(crate) use self::records::{Change, Kind, SortedRecords};
 use crate::commit::{Commit, CommitMessage, CommitStart};
 use crate::error::{Error, Result};
@@ -375,6 +377,7 @@ fn run(
             segments: start.segments,
             position: start.position,
             log_start: start.superblock.log_start,
+            log_seq: start.superblock.checkpoint_seq,
             next_seq: start.next_seq,
             next_tree,
             directory: start.catalog,

@@ -29,6 +29,11 @@ impl LogFiles {
         }
     }
 
+    /// Directory, log id and segment size, for reading.
+    pub fn place(&self) -> (&Arc<dyn Directory>, u64, u64) {
+        (&self.directory, self.log_id, self.segment_bytes)
+    }
+
     /// The segment's file; opened at the first use.
     pub fn file(&self, number: u64) -> io::Result<Arc<dyn File>> {
         let mut open = self.open();

@@ -4,12 +4,14 @@
 //! other state belongs to exactly one actor.
 
 mod counters;
+mod feed;
 mod held_frame;
 mod participants;
 mod status;
 mod version;
 
 pub(crate) use counters::{Counter, Counters, GroupSizes};
+pub(crate) use feed::{Change, Changed, Changes, Entry, Feed};
 pub(crate) use held_frame::HeldFrame;
 pub(crate) use participants::{collect, unhold, with_guard, with_reader};
 pub(crate) use status::Status;

@@ -6,6 +6,7 @@ use treering::sim::{self, SimOptions};
 use treering::{Client, Db, Error, Snapshot, Tree};
 
 use super::Run;
+use super::follow::Follower;
 use super::operations::Outstanding;
 use crate::model::{Content, Need, Place};
 
@@ -47,6 +48,8 @@ pub(super) struct Hands {
     pub outstanding: Vec<Outstanding>,
     /// Snapshots with what they showed first.
     pub snapshots: Vec<(Snapshot, BTreeMap<Place, Content>)>,
+    /// A subscription, if there is one.
+    pub follower: Option<Follower>,
 }
 
 impl Run {
@@ -99,6 +102,7 @@ impl Run {
         }
         self.settle_tickets(&mut hands)?;
         hands.snapshots.clear();
+        hands.follower = None;
         sim::check(&hands.db)?;
         let Hands { db, .. } = hands;
         db.close().map_err(|error| format!("closing at the end: {error}"))
@@ -149,6 +153,7 @@ impl Run {
             trees: Vec::new(),
             outstanding: Vec::new(),
             snapshots: Vec::new(),
+            follower: None,
             db,
         };
         self.created.resize(self.profile.trees, false);
@@ -250,8 +255,9 @@ impl Run {
             trees,
             outstanding,
             snapshots,
+            follower,
         } = hands;
-        drop((client, trees, snapshots));
+        drop((client, trees, snapshots, follower));
         let other = db.clone();
         match db.close() {
             // Closing carries everything out, tickets that nobody has waited for included.
@@ -283,9 +289,10 @@ impl Run {
             trees,
             outstanding,
             snapshots,
+            follower,
         } = hands;
         sim::crash(db);
-        drop((client, trees, outstanding, snapshots));
+        drop((client, trees, outstanding, snapshots, follower));
     }
 
     fn note_stats(&mut self, hands: &Hands) {

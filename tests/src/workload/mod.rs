@@ -5,6 +5,7 @@
 //! page must have exactly one owner.
 
 mod copy;
+mod follow;
 mod history;
 mod life;
 mod named;

@@ -61,7 +61,13 @@ impl Run {
             88..91 => self.snapshot(hands),
             91..93 => self.transaction(hands),
             93..95 => self.passing_tree(hands),
-            95..96 => self.flush(hands),
+            95..96 => {
+                if self.random.one_in(2) {
+                    self.flush(hands)
+                } else {
+                    self.follow(hands)
+                }
+            }
             96..97 => self.named_snapshot(hands),
             97..98 if self.random.one_in(2) => self.compact(hands),
             97..98 => self.checkpoint(hands),

@@ -1,0 +1,148 @@
+//! Subscriptions: what published groups changed, handed to those who want to know (see [`Feed`]).
+//!
+//! The records of a group are kept until it is published only while there are subscriptions. A subscription sees the
+//! groups that are formed after it began: those that had their place by then don't remember what they changed.
+//! A group is told of in the step that publishes it: synced groups when they are durable, buffered ones when they can
+//! be read, which may be before that.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use treering_engine::Seq;
+use treering_engine::log::{LogPosition, Record, RecordReader};
+
+use super::SUBSCRIPTIONS_MAX;
+use super::state::{Commit, Pending};
+use crate::actor::Outbox;
+use crate::error::{Error, Result};
+use crate::shared::{Change, Changed, Changes, Feed, Version};
+use crate::ticket::Resolution;
+
+/// What is in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogRange {
+    /// All groups after this one are in the log, from `start` on.
+    pub after: Seq,
+    pub start: LogPosition,
+    /// Up to here it is durable.
+    pub end: LogPosition,
+    /// The next group that is formed.
+    pub next: Seq,
+}
+
+/// This actor's end of a feed; whoever waits at the other one is told when it is dropped.
+#[derive(Debug)]
+pub(super) struct FeedSource(Arc<Feed>);
+
+impl Drop for FeedSource {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+impl Commit {
+    /// Begins a subscription; answers with the first group that it will see.
+    pub(super) fn subscribe(&mut self, feed: Arc<Feed>) -> Result<LogRange> {
+        self.feeds.retain(|source| !source.0.is_abandoned());
+        if self.feeds.len() >= SUBSCRIPTIONS_MAX {
+            return Err(Error::OutOfSpace {
+                what: format!("there are {SUBSCRIPTIONS_MAX} subscriptions"),
+            });
+        }
+        self.feeds.push(FeedSource(feed));
+        Ok(self.log_range())
+    }
+
+    /// What a crash would replay now.
+    pub(super) fn log_range(&self) -> LogRange {
+        LogRange {
+            after: self.log_seq,
+            start: self.log_start,
+            end: self.durable,
+            next: self.next_seq,
+        }
+    }
+
+    /// Whether somebody will ask what the groups that are formed now have changed.
+    pub(super) fn has_feeds(&self) -> bool {
+        !self.feeds.is_empty()
+    }
+
+    /// Keeps the records of a group that is being formed, if somebody will ask for them.
+    pub(super) fn keep_for_feeds(&self, records: &[u8], group: &mut Pending) {
+        if self.has_feeds() && !records.is_empty() {
+            group.told.push(records.to_vec());
+        }
+    }
+
+    /// Tells of a group that was just published.
+    pub(super) fn feed(
+        &mut self,
+        seq: Seq,
+        records: &[Vec<u8>],
+        version: &Arc<Version>,
+        outbox: &mut Outbox,
+    ) {
+        if records.is_empty() || !self.has_feeds() {
+            return;
+        }
+        self.feeds.retain(|source| !source.0.is_abandoned());
+        for source in &self.feeds {
+            let records = records.iter().flat_map(|records| {
+                RecordReader::resume(records, 0).map_while(|record| match record {
+                    Ok(Record::BatchEnd) | Err(_) => None,
+                    Ok(record) => Some(record),
+                })
+            });
+            tell(&source.0, seq, records, Some(version), &mut outbox.resolutions);
+        }
+    }
+}
+
+/// Pushes what these records of a group change for a feed. `version` keeps blobs in place until they are read.
+pub(crate) fn tell<'r>(
+    feed: &Feed,
+    seq: Seq,
+    records: impl Iterator<Item = Record<'r>>,
+    version: Option<&Arc<Version>>,
+    told: &mut Vec<Resolution>,
+) {
+    let mut list = VecDeque::new();
+    let mut bytes = Vec::new();
+    let mut has_blobs = false;
+    let mut dropped = false;
+    let mut place = |part: &[u8]| {
+        bytes.extend_from_slice(part);
+        (bytes.len() - part.len(), part.len())
+    };
+    for record in records.filter(|record| record.tree() == Some(feed.tree)) {
+        let Some((_, key)) = record.change() else {
+            dropped |= matches!(record, Record::TreeDrop { .. });
+            continue;
+        };
+        if !key.starts_with(&feed.prefix) {
+            continue;
+        }
+        let key = place(key);
+        let value = match record {
+            Record::Put { value, .. } => {
+                let (start, length) = place(value);
+                Changed::Value(start, length)
+            }
+            Record::PutBlob { descriptor, .. } => {
+                has_blobs = true;
+                let (start, length) = place(descriptor);
+                Changed::Blob(start, length)
+            }
+            _ => Changed::Deleted,
+        };
+        list.push_back(Change { key, value });
+    }
+    if !list.is_empty() {
+        let version = version.filter(|_| has_blobs).map(Arc::clone);
+        feed.push(Changes::new(seq, list, bytes, version), told);
+    }
+    if dropped {
+        feed.end(seq, told);
+    }
+}

@@ -1,0 +1,227 @@
+//! The bounded queue between the commit actor and one subscription.
+//!
+//! The commit actor pushes what each published group changed, in commit order; the subscriber takes it. Nobody waits for
+//! a slow subscriber: a group that doesn't fit is left out, and an entry in its place says so. Such entries join, so
+//! they are at most one for each group that did fit.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use treering_engine::{Seq, TreeId};
+
+use super::Version;
+use crate::ticket::{Outcome, Reply, Resolution};
+
+/// What a change costs in the queue beside key and value, bytes.
+const CHANGE_BYTES: usize = 64;
+
+/// What a subscriber wants, and what it has not taken yet.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pub tree: TreeId,
+    pub prefix: Vec<u8>,
+    bytes_max: usize,
+    queue: Mutex<Queue>,
+    abandoned: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Whether nothing more will be pushed.
+    closed: bool,
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Whoever waits for the queue to have something.
+    waiting: Vec<Reply>,
+}
+
+impl std::fmt::Debug for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("entries", &self.entries.len())
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One entry of the queue.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Changes(Changes),
+    /// Nothing is known of what these groups changed.
+    Missed {
+        from: Seq,
+        to: Seq,
+    },
+    /// The tree was dropped: nothing more comes.
+    Dropped {
+        seq: Seq,
+    },
+}
+
+/// What one group changed for one subscriber.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub seq: Seq,
+    pub list: VecDeque<Change>,
+    /// Keys and values.
+    pub bytes: Arc<[u8]>,
+    /// The version that shows them, if blobs are among them: it keeps these in place.
+    pub version: Option<Arc<Version>>,
+    /// What it costs.
+    cost: usize,
+}
+
+/// A changed key, by its place in the bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub key: (usize, usize),
+    pub value: Changed,
+}
+
+/// What a key holds after the group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Changed {
+    Value(usize, usize),
+    /// The descriptor of a blob.
+    Blob(usize, usize),
+    Deleted,
+}
+
+impl Changes {
+    pub fn new(seq: Seq, list: VecDeque<Change>, bytes: Vec<u8>, version: Option<Arc<Version>>) -> Changes {
+        Changes {
+            seq,
+            cost: bytes.len() + list.len() * CHANGE_BYTES,
+            list,
+            bytes: Arc::from(bytes),
+            version,
+        }
+    }
+}
+
+impl Feed {
+    pub fn new(tree: TreeId, prefix: Vec<u8>, bytes_max: usize) -> Feed {
+        Feed {
+            tree,
+            prefix,
+            bytes_max,
+            queue: Mutex::default(),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// The subscriber went away.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+
+    /// Queues what a group changed, or notes that it was missed. Who waits for it is told by `told`.
+    pub fn push(&self, changes: Changes, told: &mut Vec<Resolution>) {
+        let mut queue = self.queue();
+        if queue.bytes + changes.cost <= self.bytes_max {
+            queue.bytes += changes.cost;
+            queue.entries.push_back(Entry::Changes(changes));
+        } else if let Some(Entry::Missed { to, .. }) = queue.entries.back_mut() {
+            *to = changes.seq;
+        } else {
+            let (from, to) = (changes.seq, changes.seq);
+            queue.entries.push_back(Entry::Missed { from, to });
+        }
+        tell(&mut queue, told);
+    }
+
+    /// Notes that nothing is known of these groups.
+    pub fn miss(&self, from: Seq, to: Seq) {
+        self.queue().entries.push_back(Entry::Missed { from, to });
+    }
+
+    /// Queues the end.
+    pub fn end(&self, seq: Seq, told: &mut Vec<Resolution>) {
+        let mut queue = self.queue();
+        queue.entries.push_back(Entry::Dropped { seq });
+        tell(&mut queue, told);
+    }
+
+    /// Nothing more will come: who waits is told that the database was closed.
+    pub fn close(&self) {
+        let mut queue = self.queue();
+        queue.closed = true;
+        queue.waiting.clear();
+    }
+
+    /// Takes the next entry.
+    pub fn take(&self) -> Option<Entry> {
+        let mut queue = self.queue();
+        let entry = queue.entries.pop_front()?;
+        if let Entry::Changes(changes) = &entry {
+            queue.bytes -= changes.cost;
+        }
+        Some(entry)
+    }
+
+    /// Leaves a reply that is told when there is an entry; gives it back if there is one. Closed, it is dropped.
+    pub fn wait(&self, reply: Reply) -> Option<Reply> {
+        let mut queue = self.queue();
+        if !queue.entries.is_empty() {
+            return Some(reply);
+        }
+        if !queue.closed {
+            queue.waiting.push(reply);
+        }
+        None
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        // Nothing that runs under the lock can panic half way.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(queue: &mut Queue, told: &mut Vec<Resolution>) {
+    told.extend(queue.waiting.drain(..).map(|reply| Resolution {
+        reply,
+        result: Ok(Outcome::Done),
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(seq: u64, bytes: usize) -> Changes {
+        Changes::new(Seq(seq), VecDeque::new(), vec![0; bytes], None)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_missed_and_the_rest_comes_in_order() {
+        let feed = Feed::new(TreeId(1), Vec::new(), 100);
+        let mut told = Vec::new();
+        for (seq, bytes) in [(1, 60), (2, 60), (3, 60), (4, 40), (5, 1)] {
+            feed.push(changes(seq, bytes), &mut told);
+        }
+        let taken: Vec<(u64, u64)> = std::iter::from_fn(|| feed.take())
+            .map(|entry| match entry {
+                Entry::Changes(changes) => (changes.seq.0, changes.seq.0),
+                Entry::Missed { from, to } => (from.0, to.0),
+                Entry::Dropped { .. } => (0, 0),
+            })
+            .collect();
+        assert_eq!(taken, [(1, 1), (2, 3), (4, 4), (5, 5)]);
+        feed.push(changes(6, 100), &mut told);
+        assert!(
+            matches!(feed.take(), Some(Entry::Changes(_))),
+            "there is room again"
+        );
+        feed.push(changes(7, 101), &mut told);
+        assert!(
+            matches!(feed.take(), Some(Entry::Missed { .. })),
+            "and never more"
+        );
+    }
+}
