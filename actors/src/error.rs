@@ -110,6 +110,14 @@ pub enum Error {
         /// Which entry, counted from 0.
         position: u64,
     },
+    /// A directory that was to be restored is no backup, or doesn't follow the one before.
+    #[error("{path:?} can't be restored: {reason}")]
+    NotABackup {
+        /// The directory, or the file in it.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A batch that doesn't fit the log or the cache; nothing of it was applied.
     #[error("the batch needs {needed} {unit}, more than the {limit} that one commit may take")]
     TransactionTooLarge {

@@ -64,6 +64,8 @@ pub struct Options {
     pub(crate) max_dirty_pages: Option<usize>,
     pub(crate) log: bool,
     pub(crate) retention: Retention,
+    /// Whether the mark of a restore that is under way is right.
+    pub(crate) restoring: bool,
 }
 
 /// Page size of a database that was created without asking for another.
@@ -89,6 +91,7 @@ impl Default for Options {
             max_dirty_pages: None,
             log: true,
             retention: Retention::None,
+            restoring: false,
         }
     }
 }

@@ -18,6 +18,7 @@ use treering_io::{AlignedBuffer, Directory, File, OsDirectory};
 
 use super::blob::corrupt_page;
 use super::db::Inner;
+use super::restore::write_origin;
 use crate::blob::BlobDescriptor;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
@@ -75,6 +76,8 @@ impl Inner {
     ) -> Result<Backup> {
         self.runtime.check_wait()?;
         let settings = &self.runtime.shared.settings;
+        // First: a copy that has its name has all.
+        write_origin(directory, settings.database_id, version.seq.0)?;
         let mut pages = 0;
         create_with(
             directory,

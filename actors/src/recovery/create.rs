@@ -13,6 +13,7 @@ use treering_engine::{BLOCK_BYTES, Extent, PageId, Seq, Stamp, TreeId};
 use treering_io::{AlignedBuffer, Directory, File, OpenMode};
 
 use super::load::write_superblocks;
+use crate::client::BACKUP_FILE;
 use crate::error::{Error, Result};
 use crate::options::{Options, PAGE_BYTES_DEFAULT};
 use crate::shared::DATA_FILE;
@@ -26,9 +27,10 @@ const FILE_PAGES: u32 = 256;
 
 /// Refuses directories that hold anything but what an interrupted creation leaves.
 pub(crate) fn check_empty(path: &Path, names: &[String]) -> Result<()> {
-    let foreign = names
-        .iter()
-        .find(|name| *name != LOCK_FILE && *name != UNFINISHED_FILE && segment_file_number(name).is_none());
+    let foreign = names.iter().find(|name| {
+        let left_behind = [LOCK_FILE, UNFINISHED_FILE, BACKUP_FILE].contains(&name.as_str());
+        !left_behind && segment_file_number(name).is_none()
+    });
     if let Some(name) = foreign {
         let reason = format!("it has no file {DATA_FILE:?}, but {name:?}");
         return Err(Error::NotADatabase {

@@ -54,6 +54,7 @@ use treering_io::{
 pub(crate) use self::create::{Content, check_empty, create_with, random_id};
 pub(crate) use self::history::read_changes;
 pub(crate) use self::records::{Change, Kind, SortedRecords};
+use crate::client::RESTORING_FILE;
 use crate::commit::{Commit, CommitMessage, CommitStart};
 use crate::error::{Error, Result};
 use crate::flusher::{Flusher, FlusherMessage, FlusherStart, Named, STAMPS_RESERVED};
@@ -132,6 +133,12 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
     let names = directory
         .names()
         .map_err(|error| Error::io(what("listing"), error))?;
+    if names.iter().any(|name| name == RESTORING_FILE) && !options.restoring {
+        return Err(Error::NotADatabase {
+            path: path.into(),
+            reason: "a restore was interrupted; begin it anew".into(),
+        });
+    }
     if !names.iter().any(|name| name == DATA_FILE) {
         create::check_empty(path, &names)?;
         create::create(&*directory, options, create::random_id())?;
@@ -351,6 +358,7 @@ fn run(
             .saturating_sub(4096)
             .min(BATCH_RECORD_BYTES_MAX),
         retention: options.retention,
+        database_id: start.superblock.database_id,
         log_segment_bytes: start.superblock.segment_bytes,
         // At most a second.
         gather_delay_nanos: options.gather_delay.as_nanos() as u64,

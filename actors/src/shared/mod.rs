@@ -86,6 +86,8 @@ pub(crate) struct Settings {
     pub flush_interval_nanos: u64,
     /// How long the first synced commit of a group waits for others.
     pub gather_delay_nanos: u64,
+    /// What the database is called.
+    pub database_id: [u8; 16],
     /// Bytes of a log segment, for copies.
     pub log_segment_bytes: u64,
     /// For how long past versions are kept.
