@@ -228,3 +228,25 @@ fn a_subscription_may_begin_in_the_past_that_is_still_in_the_log() {
     }
     db.close().unwrap();
 }
+
+#[test]
+fn a_bulk_load_is_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options().open(directory.path()).unwrap();
+    let tree = db.client().tree("t").unwrap();
+    let mut feed = tree.subscribe(b"").unwrap();
+    tree.bulk_load((0..100u32).map(|number| (number.to_be_bytes(), b"v")))
+        .unwrap();
+    tree.put(b"later", b"v").unwrap();
+    let event = feed.next().unwrap().unwrap();
+    assert!(
+        matches!(event, Event::Missed { from, to } if from == to),
+        "{event:?}"
+    );
+    assert_eq!(
+        change(&feed.next().unwrap().unwrap()),
+        (b"later".to_vec(), Some(b"v".to_vec()))
+    );
+    drop(feed);
+    db.close().unwrap();
+}

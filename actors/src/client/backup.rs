@@ -5,11 +5,12 @@
 //! back, and a parent is written when its children's new ids are known. Pages that are in memory are copied from there;
 //! the others are read past the cache, which belongs to the readers. Blobs are streamed.
 //!
-//! Memory: a page for each level, [`READS_MAX`] pages under way, and a buffer of [`BUFFER_BYTES`]. What it takes from
-//! readers and writers is bounded by the reads under way.
+//! Memory: a page for each level, [`READS_MAX`] pages under way, and a buffer of [`BUFFER_BYTES`]. After a while of
+//! copying it sleeps as long: on a busy machine half of what it could take is left to readers and writers.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use treering_engine::catalog::{Directory as Catalog, TreeState};
 use treering_engine::tree::Root;
@@ -19,6 +20,7 @@ use treering_io::{AlignedBuffer, Directory, File, OsDirectory};
 use super::blob::corrupt_page;
 use super::db::Inner;
 use super::restore::write_origin;
+use crate::actor::Nanos;
 use crate::blob::BlobDescriptor;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
@@ -26,6 +28,10 @@ use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};
 use crate::recovery::{Content, check_empty, create_with, random_id};
 use crate::shared::{DATA_FILE, Version, with_guard};
 
+/// How long it copies before it sleeps.
+const COPYING_NANOS: Nanos = 1_000_000;
+/// Longest sleep, however long a read has taken.
+const SLEEP_NANOS_MAX: Nanos = 50_000_000;
 /// Pages that are read at a time.
 const READS_MAX: usize = 64;
 /// Bytes written at a time.
@@ -101,6 +107,7 @@ impl Inner {
             inner: self,
             output: Output::new(file, self.runtime.shared.settings.page_bytes),
             next_stamp: 1,
+            began: self.runtime.now(),
         };
         let mut catalog = Catalog::new();
         let mut next_tree = TreeId(1);
@@ -172,9 +179,24 @@ struct Copier<'c> {
     output: Output<'c>,
     /// Higher than the stamps of all pages copied.
     next_stamp: u64,
+    /// When it last went on copying.
+    began: Nanos,
 }
 
 impl Copier<'_> {
+    /// Sleeps as long as it has copied.
+    fn pace(&mut self) {
+        let runtime = &self.inner.runtime;
+        let copied = runtime.now().saturating_sub(self.began);
+        if copied >= COPYING_NANOS {
+            let (_never_used, receiver) = oneshot::channel::<()>();
+            let sleep = Duration::from_nanos(copied.min(SLEEP_NANOS_MAX));
+            // Always a timeout: nobody answers.
+            let _ = runtime.wait_timeout(&receiver, sleep);
+            self.began = runtime.now();
+        }
+    }
+
     fn root(&mut self, root: &Root) -> Result<PageRef> {
         if root.reference.is_none() {
             return Ok(root.reference);
@@ -186,6 +208,7 @@ impl Copier<'_> {
 
     /// Copies nodes of one level with everything below, at most [`READS_MAX`] of them. Returns their places in the copy.
     fn nodes(&mut self, references: &[PageRef]) -> Result<Vec<PageRef>> {
+        self.pace();
         let mut copied = Vec::with_capacity(references.len());
         for mut node in self.inner.copies(references)? {
             let children: Vec<PageRef> = page::children(&node).collect();

@@ -24,8 +24,8 @@ mod restore;
 mod scan;
 mod send_transaction;
 mod snapshot;
-mod transaction;
 mod subscription;
+mod transaction;
 mod tree;
 mod write;
 
@@ -41,8 +41,8 @@ pub use range::Range;
 pub use restore::IncrementalBackup;
 pub(crate) use restore::{BACKUP_FILE, RESTORING_FILE};
 pub use snapshot::Snapshot;
-pub use transaction::{Isolation, Transaction, TransactionRange};
 pub use subscription::{Event, Subscription};
+pub use transaction::{Isolation, Transaction, TransactionRange};
 pub use tree::Tree;
 
 /// Longest value, bytes.

@@ -30,8 +30,8 @@ pub enum Event {
         /// What it holds since; `None`: it was deleted.
         value: Option<Value>,
     },
-    /// The subscriber was too slow: what these commit groups changed, or some of it, is not told. A
-    /// [`diff`](crate::Client::diff) of snapshots may.
+    /// The subscriber was too slow, or the tree was bulk loaded: what these commit groups changed, or some of it, is not
+    /// told. A [`diff`](crate::Client::diff) of snapshots may.
     Missed {
         /// The first group left out.
         from: u64,
@@ -134,7 +134,7 @@ impl Tree {
             Err(error) if whole => return Err(error),
             _ => {
                 let missed = Feed::new(self.id, Vec::new(), 0);
-                missed.miss(Seq(seq + 1), newest);
+                missed.miss(Seq(seq + 1), newest, &mut Vec::new());
                 missed
             }
         });

@@ -118,6 +118,10 @@ pub(crate) fn tell<'r>(
     for record in records.filter(|record| record.tree() == Some(feed.tree)) {
         let Some((_, key)) = record.change() else {
             dropped |= matches!(record, Record::TreeDrop { .. });
+            if let Record::TreeLoad { .. } = record {
+                // What was loaded is in no record; before that the tree was empty.
+                feed.miss(seq, seq, told);
+            }
             continue;
         };
         if !key.starts_with(&feed.prefix) {

@@ -8,9 +8,9 @@ use treering_engine::tree::Root;
 use treering_engine::{Extent, PageId, Retired, Seq, ShardId, Stamp, TreeId};
 use treering_io::AlignedBuffer;
 
+use super::feeds::LogRange;
 use crate::error::Error;
 use crate::shard::Visit;
-use super::feeds::LogRange;
 use crate::shared::Feed;
 use crate::ticket::{Reply, Resolution};
 

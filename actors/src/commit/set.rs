@@ -256,6 +256,11 @@ impl Commit {
                 });
             }
         }
+        for visit in &set.transactions {
+            for part in &visit.transaction.parts {
+                self.keep_for_feeds(&part.records, group);
+            }
+        }
         for batch in &set.batches {
             self.plan(|planned| planned.with_roots(&batch.roots));
         }

@@ -136,9 +136,11 @@ impl Feed {
         tell(&mut queue, told);
     }
 
-    /// Notes that nothing is known of these groups.
-    pub fn miss(&self, from: Seq, to: Seq) {
-        self.queue().entries.push_back(Entry::Missed { from, to });
+    /// Notes that nothing is known of these groups, or not all.
+    pub fn miss(&self, from: Seq, to: Seq, told: &mut Vec<Resolution>) {
+        let mut queue = self.queue();
+        queue.entries.push_back(Entry::Missed { from, to });
+        tell(&mut queue, told);
     }
 
     /// Queues the end.
