@@ -71,8 +71,8 @@ mod ticket;
 mod value;
 
 pub use client::{
-    Awaiting, Backup, Batch, Change, Client, Compaction, Db, Diff, Event, IncrementalBackup, Isolation, KeyBounds,
-    Range, Snapshot, Subscription, Transaction, TransactionRange, Tree,
+    Awaiting, Backup, Batch, Change, Client, Compaction, Db, Diff, Event, IncrementalBackup, Isolation,
+    KeyBounds, Range, Snapshot, Subscription, Transaction, TransactionRange, Tree,
 };
 pub use error::{Error, Result};
 pub use options::{Durability, IoBackend, Options, Retention};

@@ -64,8 +64,11 @@ pub struct Subscription {
 }
 
 impl Tree {
-    /// The changes of all keys with this prefix that are committed from now on, that is by requests sent after this
-    /// returns; an empty prefix means all keys. At most 8 MiB wait to be taken.
+    /// The changes of all keys with this prefix that are committed from now on; an empty prefix means all keys. Whatever
+    /// a [`snapshot`](crate::Client::snapshot) that is taken after this returns doesn't show yet is told: reading that and
+    /// following the changes after its [`seq`](crate::Snapshot::seq) leaves nothing out. At most 8 MiB wait to be taken.
+    ///
+    /// Waits until the groups that are being written are durable.
     ///
     /// # Errors
     /// [`Error::OutOfSpace`] if there are 1024 subscriptions; [`Error::Closed`].
@@ -74,7 +77,8 @@ impl Tree {
     }
 
     /// As [`subscribe`](Tree::subscribe), with at most `bytes` of keys and values waiting to be taken (and 64 more for
-    /// each change). What a single commit group changed beyond that is [missed](Event::Missed).
+    /// each change). What a single commit group changed beyond that is [missed](Event::Missed). A large value, which
+    /// stays on disk until it is taken, counts with its length, but with at most a quarter of `bytes`.
     ///
     /// # Errors
     /// As [`subscribe`](Tree::subscribe).
@@ -221,7 +225,8 @@ impl Subscription {
         }
     }
 
-    /// A ticket that is answered when there is something to take: to wait for with others, or to `.await`.
+    /// A ticket that is answered when there is something to take: to wait for with others, or to `.await`. One waits at
+    /// a time: asking again answers the one before.
     pub fn ready(&self) -> Ticket<()> {
         let (reply, ticket) = self.inner.ticket(|_| ());
         if self.current.is_some() || self.history.is_some() || self.ended {

@@ -1,7 +1,11 @@
 //! Subscriptions: what published groups changed, handed to those who want to know (see [`Feed`]).
 //!
 //! The records of a group are kept until it is published only while there are subscriptions. A subscription sees the
-//! groups that are formed after it began: those that had their place by then don't remember what they changed.
+//! groups that are formed after it began: those that had their place by then needn't remember what they changed. It is
+//! answered when these are published, so that every version that the subscriber takes from then on shows them. (Bad run:
+//! it is answered at once, its subscriber takes the current version, and a group that was formed before and published
+//! after that is in neither.)
+//!
 //! A group is told of in the step that publishes it: synced groups when they are durable, buffered ones when they can
 //! be read, which may be before that.
 
@@ -14,6 +18,7 @@ use treering_engine::log::{LogPosition, Record, RecordReader};
 use super::SUBSCRIPTIONS_MAX;
 use super::state::{Commit, Pending};
 use crate::actor::Outbox;
+use crate::blob::BlobDescriptor;
 use crate::error::{Error, Result};
 use crate::shared::{Change, Changed, Changes, Feed, Version};
 use crate::ticket::Resolution;
@@ -26,31 +31,58 @@ pub(crate) struct LogRange {
     pub start: LogPosition,
     /// Up to here it is durable.
     pub end: LogPosition,
-    /// The next group that is formed.
+    /// The next group that is formed; of a new subscription, the first one that it sees.
     pub next: Seq,
 }
 
 /// This actor's end of a feed; whoever waits at the other one is told when it is dropped.
 #[derive(Debug)]
-pub(super) struct FeedSource(Arc<Feed>);
+pub(super) struct FeedSource {
+    feed: Arc<Feed>,
+    /// The first group that it sees.
+    first: Seq,
+    /// Whoever began it, until the groups before are published.
+    reply: Option<oneshot::Sender<Result<LogRange>>>,
+}
 
 impl Drop for FeedSource {
     fn drop(&mut self) {
-        self.0.close();
+        self.feed.close();
     }
 }
 
 impl Commit {
-    /// Begins a subscription; answers with the first group that it will see.
-    pub(super) fn subscribe(&mut self, feed: Arc<Feed>) -> Result<LogRange> {
-        self.feeds.retain(|source| !source.0.is_abandoned());
+    /// Begins a subscription.
+    pub(super) fn subscribe(&mut self, feed: Arc<Feed>, reply: oneshot::Sender<Result<LogRange>>) {
+        self.feeds.retain(|source| !source.feed.is_abandoned());
         if self.feeds.len() >= SUBSCRIPTIONS_MAX {
-            return Err(Error::OutOfSpace {
+            // Whoever went away needs no answer.
+            let _ = reply.send(Err(Error::OutOfSpace {
                 what: format!("there are {SUBSCRIPTIONS_MAX} subscriptions"),
-            });
+            }));
+            return;
         }
-        self.feeds.push(FeedSource(feed));
-        Ok(self.log_range())
+        self.feeds.push(FeedSource {
+            feed,
+            first: self.next_seq,
+            reply: Some(reply),
+        });
+    }
+
+    /// Answers those whose subscriptions see all that is not published, with the first group that they see.
+    pub(super) fn answer_subscribers(&mut self) {
+        let unpublished = self.pending.front().map(|group| group.seq);
+        let range = self.log_range();
+        let waiting = self.feeds.iter_mut().rev();
+        for source in waiting.take_while(|source| source.reply.is_some()) {
+            if unpublished.is_none_or(|unpublished| unpublished >= source.first)
+                && let Some(reply) = source.reply.take()
+            {
+                let next = source.first;
+                // Whoever went away abandons the feed.
+                let _ = reply.send(Ok(LogRange { next, ..range }));
+            }
+        }
     }
 
     /// What a crash would replay now.
@@ -86,15 +118,15 @@ impl Commit {
         if records.is_empty() || !self.has_feeds() {
             return;
         }
-        self.feeds.retain(|source| !source.0.is_abandoned());
-        for source in &self.feeds {
+        self.feeds.retain(|source| !source.feed.is_abandoned());
+        for source in self.feeds.iter().filter(|source| source.first <= seq) {
             let records = records.iter().flat_map(|records| {
                 RecordReader::resume(records, 0).map_while(|record| match record {
                     Ok(Record::BatchEnd) | Err(_) => None,
                     Ok(record) => Some(record),
                 })
             });
-            tell(&source.0, seq, records, Some(version), &mut outbox.resolutions);
+            tell(&source.feed, seq, records, Some(version), &mut outbox.resolutions);
         }
     }
 }
@@ -109,7 +141,7 @@ pub(crate) fn tell<'r>(
 ) {
     let mut list = VecDeque::new();
     let mut bytes = Vec::new();
-    let mut has_blobs = false;
+    let mut blob_bytes = None;
     let mut dropped = false;
     let mut place = |part: &[u8]| {
         bytes.extend_from_slice(part);
@@ -134,7 +166,8 @@ pub(crate) fn tell<'r>(
                 Changed::Value(start, length)
             }
             Record::PutBlob { descriptor, .. } => {
-                has_blobs = true;
+                let length = BlobDescriptor::decode(descriptor).map_or(0, |blob| blob.bytes);
+                *blob_bytes.get_or_insert(0) += feed.cost_of_blob(length);
                 let (start, length) = place(descriptor);
                 Changed::Blob(start, length)
             }
@@ -143,8 +176,8 @@ pub(crate) fn tell<'r>(
         list.push_back(Change { key, value });
     }
     if !list.is_empty() {
-        let version = version.filter(|_| has_blobs).map(Arc::clone);
-        feed.push(Changes::new(seq, list, bytes, version), told);
+        let held = version.zip(blob_bytes);
+        feed.push(Changes::new(seq, list, bytes, held), told);
     }
     if dropped {
         feed.end(seq, told);

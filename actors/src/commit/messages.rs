@@ -102,7 +102,8 @@ pub(crate) enum CommitMessage {
     CheckpointFailed {
         cause: Error,
     },
-    /// From a client: push what published groups change to this feed. Answered with the first group that it sees.
+    /// From a client: push what published groups change to this feed. Answered with the first group that it sees, when
+    /// everything before that is published.
     Subscribe {
         feed: Arc<Feed>,
         reply: oneshot::Sender<crate::error::Result<LogRange>>,

@@ -31,6 +31,8 @@ mod publish;
 mod set;
 mod state;
 mod step;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub(crate) use feeds::{LogRange, tell};

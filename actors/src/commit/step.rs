@@ -68,8 +68,7 @@ impl Actor for Commit {
                 let _ = reply.send(self.log_range());
             }
             CommitMessage::Subscribe { feed, reply } => {
-                // Whoever went away abandons the feed.
-                let _ = reply.send(self.subscribe(feed));
+                self.subscribe(feed, reply);
             }
             CommitMessage::GoLive => {
                 self.durable_seq = Seq(self.next_seq.0 - 1);
@@ -84,6 +83,7 @@ impl Actor for Commit {
                 self.abandon_pending(&Error::OutcomeUnknown { cause }, outbox);
             }
             self.refuse_all(outbox);
+            self.answer_subscribers();
             return;
         }
         self.begin_set(outbox);
@@ -104,6 +104,7 @@ impl Actor for Commit {
             self.gathering_since = None;
         }
         self.write_log(now, outbox);
+        self.answer_subscribers();
         self.prepare_segments(outbox);
         if self.logging
             && !self.checkpoint_requested

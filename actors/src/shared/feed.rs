@@ -32,8 +32,8 @@ struct Queue {
     closed: bool,
     entries: VecDeque<Entry>,
     bytes: usize,
-    /// Whoever waits for the queue to have something.
-    waiting: Vec<Reply>,
+    /// Whoever waits for the queue to have something: the last one that asked.
+    waiting: Option<Reply>,
 }
 
 impl std::fmt::Debug for Queue {
@@ -90,13 +90,19 @@ pub(crate) enum Changed {
 }
 
 impl Changes {
-    pub fn new(seq: Seq, list: VecDeque<Change>, bytes: Vec<u8>, version: Option<Arc<Version>>) -> Changes {
+    /// With blobs among the changes, `held` is the version that keeps these in place, and what that costs.
+    pub fn new(
+        seq: Seq,
+        list: VecDeque<Change>,
+        bytes: Vec<u8>,
+        held: Option<(&Arc<Version>, usize)>,
+    ) -> Changes {
         Changes {
             seq,
-            cost: bytes.len() + list.len() * CHANGE_BYTES,
+            cost: bytes.len() + list.len() * CHANGE_BYTES + held.map_or(0, |(_, cost)| cost),
             list,
             bytes: Arc::from(bytes),
-            version,
+            version: held.map(|(version, _)| Arc::clone(version)),
         }
     }
 }
@@ -110,6 +116,13 @@ impl Feed {
             queue: Mutex::default(),
             abandoned: AtomicBool::new(false),
         }
+    }
+
+    /// What a blob of that length costs while it waits to be taken: space on disk, which a slow subscriber mustn't hold
+    /// without a bound. One that is longer than the whole buffer has room all the same.
+    pub fn cost_of_blob(&self, length: u64) -> usize {
+        let most = self.bytes_max / 4;
+        usize::try_from(length).map_or(most, |length| length.min(most))
     }
 
     /// The subscriber went away.
@@ -154,7 +167,7 @@ impl Feed {
     pub fn close(&self) {
         let mut queue = self.queue();
         queue.closed = true;
-        queue.waiting.clear();
+        queue.waiting = None;
     }
 
     /// Takes the next entry.
@@ -167,16 +180,17 @@ impl Feed {
         Some(entry)
     }
 
-    /// Leaves a reply that is told when there is an entry; gives it back if there is one. Closed, it is dropped.
+    /// Leaves a reply that is told when there is an entry. What this returns is to be told at once: the same reply if
+    /// there is an entry, or the one that was left before, so that at most one waits. Closed, the reply is dropped.
     pub fn wait(&self, reply: Reply) -> Option<Reply> {
         let mut queue = self.queue();
         if !queue.entries.is_empty() {
             return Some(reply);
         }
-        if !queue.closed {
-            queue.waiting.push(reply);
+        if queue.closed {
+            return None;
         }
-        None
+        queue.waiting.replace(reply)
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -186,7 +200,7 @@ impl Feed {
 }
 
 fn tell(queue: &mut Queue, told: &mut Vec<Resolution>) {
-    told.extend(queue.waiting.drain(..).map(|reply| Resolution {
+    told.extend(queue.waiting.take().map(|reply| Resolution {
         reply,
         result: Ok(Outcome::Done),
     }));
@@ -225,5 +239,7 @@ mod tests {
             matches!(feed.take(), Some(Entry::Missed { .. })),
             "and never more"
         );
+        assert_eq!(feed.cost_of_blob(24), 24);
+        assert_eq!(feed.cost_of_blob(1 << 40), 25, "four of any length have room");
     }
 }

@@ -8,6 +8,9 @@ use super::Run;
 use super::life::Hands;
 use crate::model::Content;
 
+/// Subscriptions at a time: what one makes the commit actor keep must not reach another that began later.
+const FOLLOWERS_MAX: usize = 2;
+
 /// A subscription to all keys of a tree, and what the tree holds after what was told.
 pub(super) struct Follower {
     tree: usize,
@@ -22,9 +25,11 @@ pub(super) struct Follower {
 impl Run {
     /// Begins to follow a tree, or compares what was told with what is there.
     pub(super) fn follow(&mut self, hands: &mut Hands) -> Result<(), String> {
-        let Some(mut follower) = hands.follower.take() else {
+        if hands.followers.is_empty() || (hands.followers.len() < FOLLOWERS_MAX && self.random.one_in(2)) {
             return self.begin_to_follow(hands);
-        };
+        }
+        let index = self.random.below(hands.followers.len() as u64) as usize;
+        let mut follower = hands.followers.swap_remove(index);
         let snapshot = hands.client.snapshot();
         loop {
             let event = match follower.ahead.take() {
@@ -76,7 +81,7 @@ impl Run {
             ));
         }
         follower.seq = follower.seq.max(snapshot.seq());
-        hands.follower = Some(follower);
+        hands.followers.push(follower);
         Ok(())
     }
 
@@ -89,7 +94,7 @@ impl Run {
             // From a known past, as far as the log goes back.
             match hands.trees[tree].subscribe_from(b"", snapshot.seq(), bytes) {
                 Ok(subscription) => {
-                    hands.follower = Some(Follower {
+                    hands.followers.push(Follower {
                         tree,
                         subscription,
                         seq: snapshot.seq(),
@@ -108,7 +113,7 @@ impl Run {
         };
         let snapshot = hands.client.snapshot();
         if let Some(picture) = self.picture(hands, Some(&snapshot))? {
-            hands.follower = Some(Follower {
+            hands.followers.push(Follower {
                 tree,
                 subscription,
                 seq: snapshot.seq(),

@@ -48,8 +48,8 @@ pub(super) struct Hands {
     pub outstanding: Vec<Outstanding>,
     /// Snapshots with what they showed first.
     pub snapshots: Vec<(Snapshot, BTreeMap<Place, Content>)>,
-    /// A subscription, if there is one.
-    pub follower: Option<Follower>,
+    /// Subscriptions.
+    pub followers: Vec<Follower>,
 }
 
 impl Run {
@@ -102,7 +102,7 @@ impl Run {
         }
         self.settle_tickets(&mut hands)?;
         hands.snapshots.clear();
-        hands.follower = None;
+        hands.followers.clear();
         sim::check(&hands.db)?;
         let Hands { db, .. } = hands;
         db.close().map_err(|error| format!("closing at the end: {error}"))
@@ -153,7 +153,7 @@ impl Run {
             trees: Vec::new(),
             outstanding: Vec::new(),
             snapshots: Vec::new(),
-            follower: None,
+            followers: Vec::new(),
             db,
         };
         self.created.resize(self.profile.trees, false);
@@ -255,9 +255,9 @@ impl Run {
             trees,
             outstanding,
             snapshots,
-            follower,
+            followers,
         } = hands;
-        drop((client, trees, snapshots, follower));
+        drop((client, trees, snapshots, followers));
         let other = db.clone();
         match db.close() {
             // Closing carries everything out, tickets that nobody has waited for included.
@@ -289,10 +289,10 @@ impl Run {
             trees,
             outstanding,
             snapshots,
-            follower,
+            followers,
         } = hands;
         sim::crash(db);
-        drop((client, trees, outstanding, snapshots, follower));
+        drop((client, trees, outstanding, snapshots, followers));
     }
 
     fn note_stats(&mut self, hands: &Hands) {
