@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use support::{block_on, watched};
 use treering::{
-    Awaiting, Batch, Client, Db, Diff, Durability, Error, Figure, FigureKind, Histogram, IoBackend,
-    KeyBounds, Options, Range, Result, Retention, Snapshot, Stats, Ticket, Tree, Value,
+    Awaiting, Backup, Batch, Client, Db, Diff, Durability, Error, Event, Figure, FigureKind, Histogram,
+    IncrementalBackup, IoBackend, Isolation, KeyBounds, Options, Range, Result, Retention, Snapshot, Stats,
+    Subscription, Ticket, Transaction, Tree, Value,
 };
 
 /// A directory that goes away with the test.
@@ -235,6 +236,115 @@ fn versions() {
     });
 }
 
+#[test]
+fn backups_that_follow_each_other() {
+    watched(|| {
+        let directory = directory();
+        let used = || -> Result<()> {
+            let path = |name: &str| directory.path().join(name);
+            let db = Db::open(path("data"))?;
+            let users = db.client().tree("users")?;
+            users.put(b"k", b"1")?;
+            let full: Backup = db.create_named_snapshot("monday")?.backup(path("full"))?;
+            users.put(b"k", b"2")?;
+            let tuesday = db.create_named_snapshot("tuesday")?;
+            let first: IncrementalBackup = db.backup_since("monday", path("first"))?;
+            assert_eq!((first.base_seq, first.changes), (full.seq, 1));
+            users.delete(b"k")?;
+            let second = db.client().snapshot().backup_since(&tuesday, path("second"))?;
+            assert_eq!(second.base_seq, tuesday.seq());
+            let options = || Options::new().cache_bytes(16 << 20);
+            let restored: Db = options().restore(path("full"), &[path("first")], path("one"))?;
+            assert_eq!(
+                restored.client().tree("users")?.get(b"k")?.as_deref(),
+                Some(&b"2"[..])
+            );
+            let chain = [path("first"), path("second")];
+            let restored = options().restore(path("full"), &chain, path("two"))?;
+            assert_eq!(restored.client().tree("users")?.get(b"k")?, None);
+            let none: &[&Path] = &[];
+            let refused = options().restore(path("first"), none, path("three"));
+            assert!(matches!(refused, Err(Error::NotABackup { .. })));
+            Ok(())
+        };
+        used().expect("all of it");
+    });
+}
+
+#[test]
+fn subscriptions() {
+    watched(|| {
+        let directory = directory();
+        let used = || -> Result<()> {
+            let db = Db::open(directory.path())?;
+            let users = db.client().tree("users")?;
+            users.put(b"prefix/0", b"before")?;
+            let began = db.client().snapshot().seq();
+            let mut feed: Subscription = users.subscribe(b"prefix/")?;
+            assert_eq!(feed.try_next()?, None);
+            users.put(b"prefix/1", b"v")?;
+            users.put(b"other", b"v")?;
+            users.delete(b"prefix/1")?;
+            let mut past = users.subscribe_from(b"prefix/", began, 1 << 20)?;
+            assert!(past.first_seq() == began + 1 && feed.first_seq() > began);
+            for feed in [&mut feed, &mut past] {
+                let ready: Ticket<()> = feed.ready();
+                ready.wait()?;
+                for expected in [Some(&b"v"[..]), None] {
+                    let Some(Event::Changed { seq, key, value }) = feed.next().transpose()? else {
+                        panic!("a change");
+                    };
+                    assert!(seq > began && &key[..] == b"prefix/1" && value.as_deref() == expected);
+                }
+            }
+            let mut small = users.subscribe_buffered(b"", 10)?;
+            users.put(b"long", [0; 100])?;
+            assert!(matches!(small.try_next()?, Some(Event::Missed { from, to }) if from == to));
+            db.client().drop_tree("users")?;
+            assert!(matches!(feed.next(), Some(Ok(Event::TreeDropped { .. }))));
+            assert!(feed.next().is_none());
+            Ok(())
+        };
+        used().expect("all of it");
+    });
+}
+
+#[test]
+fn transactions() {
+    watched(|| {
+        let used = || -> Result<()> {
+            let db = Options::new().cache_bytes(16 << 20).open_in_memory()?;
+            let client = db.client();
+            let users = client.tree("users")?;
+            users.put(b"a", b"1")?;
+            let there: bool = client.transact(|tx| {
+                let a = tx.get(&users, b"a")?;
+                tx.put(&users, b"b", b"2")?;
+                let keys: Vec<_> = tx.range(&users, ..)?.collect::<Result<_>>()?;
+                assert_eq!(keys.len(), 2, "it sees its own writes");
+                Ok(a.is_some())
+            })?;
+            assert!(there && users.contains(b"b")?);
+            for isolation in [Isolation::Serializable, Isolation::Snapshot] {
+                let mut first: Transaction = client.begin(isolation)?;
+                let mut second = client.begin(isolation)?;
+                assert!(first.get(&users, b"a")?.is_some());
+                first.put(&users, b"a", b"first")?;
+                second.delete(&users, b"a")?;
+                second.commit()?;
+                assert!(matches!(first.commit(), Err(Error::Conflict)));
+                users.put(b"a", b"again")?;
+            }
+            let mut dropped = client.begin(Isolation::Snapshot)?;
+            dropped.put(&users, b"c", b"3")?;
+            drop(dropped);
+            assert!(!users.contains(b"c")?, "rolled back");
+            Ok(())
+        };
+        used().expect("all of it");
+    });
+}
+
 fn is_handle<T: Send + Sync + Clone + Debug + 'static>() {}
 fn is_sent<T: Send + Debug + 'static>() {}
 fn is_shared<T: Send + Sync + Debug + 'static>() {}
@@ -256,9 +366,15 @@ fn what_can_be_cloned_sent_and_shared() {
     is_handle::<Durability>();
     is_handle::<IoBackend>();
     is_handle::<Retention>();
+    is_handle::<Isolation>();
+    is_handle::<Event>();
+    is_handle::<Backup>();
+    is_handle::<IncrementalBackup>();
     is_sent::<Range>();
     is_sent::<Ticket<()>>();
     is_sent::<Diff>();
+    is_sent::<Subscription>();
+    is_sent::<Transaction>();
     is_shared::<Batch>();
     is_future::<(), Ticket<()>>();
     is_future::<Option<Value>, Ticket<Option<Value>>>();
