@@ -22,6 +22,10 @@
 //! cargo bench -p treering-benches --bench engine                         Criterion, the hot paths
 //! ```
 //!
+//! ```text
+//! cargo bench -p treering-benches --bench versions                       snapshots, transactions, backups, compaction
+//! ```
+//!
 //! All variables: [`settings`]. For LMDB beyond the cache the operator provides a memory cgroup, as in
 //! `mkdir /sys/fs/cgroup/memory/peers` (version 1) or a delegated group (version 2), and says
 //! `PEERS_CGROUP=/sys/fs/cgroup/memory/peers`.
@@ -49,6 +53,7 @@ pub mod peers;
 pub mod report;
 pub mod rows;
 pub mod settings;
+pub mod versions;
 pub mod workload;
 pub mod zipfian;
 

@@ -14,7 +14,7 @@ use std::path::Path;
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, PutFlags, WithTls};
 
-use super::{LOAD_BATCH_RECORDS, Profile, Promise, Seen, Session, Store, copy_out, refill};
+use super::{Held, LOAD_BATCH_RECORDS, Profile, Promise, Seen, Session, Store, copy_out, refill};
 use crate::Result;
 use crate::workload::{Key, RECORD_BYTES, Record, Value};
 
@@ -107,6 +107,10 @@ impl Store for Lmdb {
 
     fn log_bytes(&self) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Ok(Box::new(self.environment.read_txn()?))
     }
 
     fn close(self: Box<Self>) -> Result<()> {

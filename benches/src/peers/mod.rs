@@ -96,12 +96,25 @@ pub trait Store: Send + Sync {
     /// The engine's.
     fn log_bytes(&self) -> Result<Option<u64>>;
 
+    /// Holds the present state for as long as the result lives.
+    ///
+    /// # Errors
+    /// The engine's, or that this bench doesn't hold states of this engine.
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Err("states of this engine are not held in any row".into())
+    }
+
     /// Closes the store in good order.
     ///
     /// # Errors
     /// The engine's.
     fn close(self: Box<Self>) -> Result<()>;
 }
+
+/// A state of a store that is held.
+pub trait Held {}
+
+impl<T> Held for T {}
 
 /// One thread's way into a store.
 pub trait Session {

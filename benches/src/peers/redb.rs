@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::{LOAD_BATCH_RECORDS, Profile, Promise, Seen, Session, Store, copy_out, refill};
+use super::{Held, LOAD_BATCH_RECORDS, Profile, Promise, Seen, Session, Store, copy_out, refill};
 use crate::Result;
 use crate::workload::{Key, Record, VALUE_BYTES, Value};
 
@@ -110,6 +110,10 @@ impl Store for Redb {
 
     fn log_bytes(&self) -> Result<Option<u64>> {
         Ok(None)
+    }
+
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Ok(Box::new(self.database.begin_read()?))
     }
 
     fn close(self: Box<Self>) -> Result<()> {

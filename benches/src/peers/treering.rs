@@ -13,7 +13,7 @@ use std::path::Path;
 
 use ::treering::{Client, Db, Durability, Options, Ticket, Tree};
 
-use super::{Profile, Promise, SEND_BATCH_WRITES, Seen, Session, Store, copy_out, refill};
+use super::{Held, Profile, Promise, SEND_BATCH_WRITES, Seen, Session, Store, copy_out, refill};
 use crate::Result;
 use crate::workload::{Key, Record, Value};
 
@@ -87,6 +87,10 @@ impl Store for Treering {
 
     fn log_bytes(&self) -> Result<Option<u64>> {
         Ok(Some(self.database.stats().log_length_bytes))
+    }
+
+    fn hold(&self) -> Result<Box<dyn Held + '_>> {
+        Ok(Box::new(self.database.client().snapshot()))
     }
 
     fn close(self: Box<Self>) -> Result<()> {
