@@ -64,8 +64,6 @@ pub struct Options {
     pub(crate) max_dirty_pages: Option<usize>,
     pub(crate) log: bool,
     pub(crate) retention: Retention,
-    /// Whether the mark of a restore that is under way is right.
-    pub(crate) restoring: bool,
 }
 
 /// Page size of a database that was created without asking for another.
@@ -91,7 +89,6 @@ impl Default for Options {
             max_dirty_pages: None,
             log: true,
             retention: Retention::None,
-            restoring: false,
         }
     }
 }
@@ -217,7 +214,7 @@ impl Options {
         Db::open_memory(self)
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |option, reason: String| Err(Error::InvalidOption { option, reason });
         let page_bytes = self.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
         if !page_bytes.is_power_of_two() || !(4096..=65536).contains(&page_bytes) {

@@ -14,7 +14,7 @@ use crate::commit::{CommitMessage, DROPPED_PREFIX};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::options::{Durability, Options};
-use crate::recovery;
+use crate::recovery::{self, Claimed};
 use crate::runtime::Runtime;
 use crate::shard::{Action, Request};
 use crate::shared::with_guard;
@@ -71,6 +71,12 @@ impl Db {
             recovery::open_directory(directory, &options)?,
             Some(directory.into()),
         ))
+    }
+
+    /// Opens what a restore has put into a directory, which it has claimed.
+    pub(crate) fn open_restored(claimed: Claimed, path: &Path, options: &Options) -> Result<Db> {
+        let opened = recovery::open_restored(claimed, path, options, None)?;
+        Ok(Db::start(opened, Some(path.into())))
     }
 
     pub(crate) fn open_memory(options: Options) -> Result<Db> {

@@ -39,7 +39,7 @@ pub use diff::{Change, Diff};
 pub(crate) use node_view::NodeView;
 pub use range::Range;
 pub use restore::IncrementalBackup;
-pub(crate) use restore::{BACKUP_FILE, RESTORING_FILE};
+pub(crate) use restore::{BACKUP_FILE, Chain, RESTORING_FILE};
 pub use snapshot::Snapshot;
 pub use subscription::{Event, Subscription};
 pub use transaction::{Isolation, Transaction, TransactionRange};

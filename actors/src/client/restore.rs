@@ -22,6 +22,7 @@ use super::snapshot::Snapshot;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
 use crate::options::{Durability, Options};
+use crate::recovery::{self, Claimed};
 use crate::shared::DATA_FILE;
 use crate::ticket::Ticket;
 
@@ -208,17 +209,43 @@ impl Options {
         incremental: &[P],
         directory: impl AsRef<Path>,
     ) -> Result<Db> {
+        self.validate()?;
         let (backup, path) = (backup.as_ref(), directory.as_ref());
         let open = |path: &Path| {
             OsDirectory::open(path).map_err(|error| Error::io(format!("opening {}", path.display()), error))
         };
-        let source = open(backup)?;
-        let origin = read_origin(&source, backup)?;
+        let full = open(backup)?;
+        let increments = incremental
+            .iter()
+            .map(|path| Ok((path.as_ref(), open(path.as_ref())?)))
+            .collect::<Result<Vec<_>>>()?;
+        let increments = increments
+            .iter()
+            .map(|(path, directory)| (*path, directory as &dyn Directory));
+        let chain = Chain::check(&full, backup, increments)?;
+        let claimed = recovery::claim(path)?;
+        chain.restore(claimed, path, |claimed| Db::open_restored(claimed, path, &self))
+    }
+}
+
+/// A full backup and what follows it, each from where the one before ends.
+pub(crate) struct Chain<'c> {
+    full: &'c dyn Directory,
+    increments: Vec<Reader>,
+}
+
+impl<'c> Chain<'c> {
+    /// Reads all of the incremental backups.
+    pub fn check<'i>(
+        full: &'c dyn Directory,
+        path: &Path,
+        increments: impl Iterator<Item = (&'i Path, &'i dyn Directory)>,
+    ) -> Result<Chain<'c>> {
+        let origin = read_origin(full, path)?;
         let mut seq = origin.seq;
-        let mut chain = Vec::with_capacity(incremental.len());
-        for path in incremental {
-            let path = path.as_ref();
-            let reader = Reader::open(&open(path)?)?;
+        let mut readers = Vec::new();
+        for (path, directory) in increments {
+            let reader = Reader::open(directory)?;
             let header = &reader.header;
             if header.database_id != origin.database_id || header.base_seq != seq {
                 return Err(Error::NotABackup {
@@ -229,16 +256,25 @@ impl Options {
                 });
             }
             seq = header.seq;
-            chain.push(reader);
+            readers.push(reader);
         }
-        let target = open_or_create(path)?;
-        copy_backup(&source, &target, path)?;
-        let options = Options {
-            restoring: true,
-            ..self
-        };
-        let db = options.open(path)?;
-        for reader in &chain {
+        Ok(Chain {
+            full,
+            increments: readers,
+        })
+    }
+
+    /// Makes the database; `open` opens what was copied.
+    pub fn restore(
+        &self,
+        claimed: Claimed,
+        path: &Path,
+        open: impl FnOnce(Claimed) -> Result<Db>,
+    ) -> Result<Db> {
+        let target = Arc::clone(&claimed.directory);
+        copy_backup(self.full, &*target, path)?;
+        let db = open(claimed)?;
+        for reader in &self.increments {
             apply(&db.client(), reader)?;
         }
         db.checkpoint()?;

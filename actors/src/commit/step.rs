@@ -109,6 +109,7 @@ impl Actor for Commit {
         if self.logging
             && !self.checkpoint_requested
             && self.checkpoint_failure.is_none()
+            && self.has_news()
             && self.log_length() >= self.shared.settings.checkpoint_log_bytes
         {
             self.checkpoint_requested = true;
@@ -192,6 +193,12 @@ impl Commit {
         let idle = self.in_flight.is_none();
         let buffered = self.pending.is_empty() && !self.gathered.iter().any(Gathered::sync);
         idle || (buffered && self.builder.record_bytes() < GATHERED_BYTES_MAX)
+    }
+
+    /// Whether a checkpoint would shorten the log. (Bad run: the newest group alone is longer than the log should be, and
+    /// one checkpoint follows the other.)
+    fn has_news(&self) -> bool {
+        self.next_seq.0 > self.log_seq.0 + 1
     }
 
     /// Whether the log is so long that commits wait for a checkpoint.

@@ -68,3 +68,26 @@ fn a_subscription_begins_when_all_that_it_does_not_see_is_published() {
     }
     crate::sim::crash(db);
 }
+
+#[test]
+fn a_log_that_no_checkpoint_shortens_asks_for_none() {
+    let disk = SimDirectory::new(1);
+    let sim = Sim::new(&disk, SimOptions::default());
+    let options = Options::new()
+        .log_segment_bytes(64 << 10)
+        .checkpoint_log_bytes(64 << 10);
+    let opened = recovery::open_simulated(&disk, &options, sim).expect("it opens");
+    let db = Db::start(opened, None);
+    let tree = db.client().tree("tree").expect("a tree");
+    // The second group doesn't fit behind the first: what is left of that segment counts, too.
+    for records in [80u8, 110] {
+        let pairs = (0..records).map(|number| ([number], [7; 500]));
+        tree.send_batch(pairs).expect("sent").wait().expect("a batch");
+    }
+    crate::sim::settle(&db);
+    // One may have begun when the second group wasn't published yet.
+    let checkpoints = db.stats().checkpoints;
+    assert!((1..=2).contains(&checkpoints), "{checkpoints} checkpoints");
+    drop(tree);
+    crate::sim::crash(db);
+}

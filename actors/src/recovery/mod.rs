@@ -83,6 +83,8 @@ const FETCHED_MAX: usize = 64;
 
 /// Equal seeds must give equal files, ids included.
 pub(crate) const SIMULATED_ID: [u8; 16] = *b"simulated system";
+/// What errors call a simulated disk.
+pub(crate) const SIMULATED_PATH: &str = "simulated";
 
 /// A running database.
 pub(crate) struct Opened {
@@ -109,9 +111,14 @@ struct Start {
     log_files: Option<LogFiles>,
 }
 
-/// Opens or creates the database in a directory of the file system.
-pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
-    let started = Started::now();
+/// A directory that nobody else has open.
+pub(crate) struct Claimed {
+    pub directory: Arc<dyn Directory>,
+    lock: DirectoryLock,
+}
+
+/// Opens a directory of the file system, creates it if it isn't there, and keeps others out.
+pub(crate) fn claim(path: &Path) -> Result<Claimed> {
     let what = |action: &str| format!("{action} {}", path.display());
     let directory = if path.exists() {
         if !path.is_dir() {
@@ -124,16 +131,29 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
     } else {
         OsDirectory::create(path)
     };
-    let directory: Arc<dyn Directory> =
-        Arc::new(directory.map_err(|error| Error::io(what("opening"), error))?);
+    let directory = directory.map_err(|error| Error::io(what("opening"), error))?;
+    claim_directory(Arc::new(directory), path)
+}
+
+fn claim_directory(directory: Arc<dyn Directory>, path: &Path) -> Result<Claimed> {
     let lock = directory.lock().map_err(|error| match error {
         LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
-        LockError::Io(error) => Error::io(what("locking"), error),
+        LockError::Io(error) => Error::io(format!("locking {}", path.display()), error),
     })?;
+    Ok(Claimed { directory, lock })
+}
+
+/// Creates an empty database in a directory that has none.
+fn create_missing(
+    directory: &dyn Directory,
+    path: &Path,
+    options: &Options,
+    database_id: impl FnOnce() -> [u8; 16],
+) -> Result<()> {
     let names = directory
         .names()
-        .map_err(|error| Error::io(what("listing"), error))?;
-    if names.iter().any(|name| name == RESTORING_FILE) && !options.restoring {
+        .map_err(|error| Error::io(format!("listing {}", path.display()), error))?;
+    if names.iter().any(|name| name == RESTORING_FILE) {
         return Err(Error::NotADatabase {
             path: path.into(),
             reason: "a restore was interrupted; begin it anew".into(),
@@ -141,28 +161,56 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
     }
     if !names.iter().any(|name| name == DATA_FILE) {
         create::check_empty(path, &names)?;
-        create::create(&*directory, options, create::random_id())?;
+        create::create(directory, options, database_id())?;
     }
-    open_files(&directory, path, options, Some(lock), None, started)
+    Ok(())
+}
+
+/// Opens or creates the database in a directory of the file system.
+pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Opened> {
+    let started = Started::now();
+    let claimed = claim(path)?;
+    create_missing(&*claimed.directory, path, options, create::random_id)?;
+    open_files(
+        &claimed.directory,
+        path,
+        options,
+        Some(claimed.lock),
+        None,
+        started,
+    )
+}
+
+/// Opens what a restore has put into the directory that it has claimed.
+pub(crate) fn open_restored(
+    claimed: Claimed,
+    path: &Path,
+    options: &Options,
+    sim: Option<Sim>,
+) -> Result<Opened> {
+    let Claimed { directory, lock } = claimed;
+    open_files(&directory, path, options, Some(lock), sim, Started::now())
+}
+
+/// Keeps others out of a simulated disk.
+pub(crate) fn claim_simulated(disk: &SimDirectory) -> Result<Claimed> {
+    claim_directory(Arc::new(disk.clone()), Path::new(SIMULATED_PATH))
 }
 
 /// Opens or creates the database on a simulated disk, driven by `sim` instead of threads.
 pub(crate) fn open_simulated(disk: &SimDirectory, options: &Options, sim: Sim) -> Result<Opened> {
     let started = Started::now();
-    let path = Path::new("simulated");
-    let directory: Arc<dyn Directory> = Arc::new(disk.clone());
-    let lock = directory.lock().map_err(|error| match error {
-        LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
-        LockError::Io(error) => Error::io("locking the simulated directory", error),
-    })?;
-    let names = directory
-        .names()
-        .map_err(|error| Error::io("listing the simulated directory", error))?;
-    if !names.iter().any(|name| name == DATA_FILE) {
-        create::check_empty(path, &names)?;
-        create::create(&*directory, options, SIMULATED_ID)?;
-    }
-    open_files(&directory, path, options, Some(lock), Some(sim), started)
+    let path = Path::new(SIMULATED_PATH);
+    let claimed = claim_simulated(disk)?;
+    create_missing(&*claimed.directory, path, options, || SIMULATED_ID)?;
+    open_files(
+        &claimed.directory,
+        path,
+        options,
+        Some(claimed.lock),
+        Some(sim),
+        started,
+    )
 }
 
 fn open_files(

@@ -5,12 +5,14 @@
 
 mod check;
 
-use treering_io::SimDirectory;
+use std::path::Path;
 
-use crate::client::{Backup, Db, Snapshot};
+use treering_io::{Directory, SimDirectory};
+
+use crate::client::{Backup, Chain, Db, IncrementalBackup, Snapshot};
 use crate::error::Result;
 use crate::options::Options;
-use crate::recovery;
+use crate::recovery::{self, SIMULATED_PATH};
 use crate::runtime::Sim;
 
 pub use crate::runtime::{Planted, SimOptions};
@@ -31,6 +33,35 @@ pub fn open(disk: &SimDirectory, options: &Options, simulation: SimOptions) -> R
 /// As [`Db::backup`].
 pub fn backup(snapshot: &Snapshot, disk: &SimDirectory) -> Result<Backup> {
     snapshot.backup_into(disk, recovery::SIMULATED_ID)
+}
+
+/// Writes what changed since `base` to another simulated disk, as [`Snapshot::backup_since`] does to a directory.
+///
+/// # Errors
+/// As [`Snapshot::backup_since`].
+pub fn backup_since(snapshot: &Snapshot, base: &Snapshot, disk: &SimDirectory) -> Result<IncrementalBackup> {
+    snapshot.write_changes(base, disk)
+}
+
+/// Restores a backup and what follows it to another simulated disk, as [`Options::restore`] does to a directory.
+///
+/// # Errors
+/// As [`Options::restore`].
+pub fn restore(
+    full: &SimDirectory,
+    increments: &[SimDirectory],
+    disk: &SimDirectory,
+    options: &Options,
+    simulation: SimOptions,
+) -> Result<Db> {
+    let path = Path::new(SIMULATED_PATH);
+    let increments = increments.iter().map(|disk| (path, disk as &dyn Directory));
+    let chain = Chain::check(full, path, increments)?;
+    chain.restore(recovery::claim_simulated(disk)?, path, |claimed| {
+        let sim = Sim::new(disk, simulation);
+        let opened = recovery::open_restored(claimed, path, options, Some(sim))?;
+        Ok(Db::start(opened, None))
+    })
 }
 
 /// Lets one thing happen; false when nothing can. Other calls do as much of this as they need.

@@ -74,7 +74,8 @@ impl Run {
             98..99 => match self.random.below(5) {
                 0..2 => self.time_travel(hands),
                 2..4 => self.diff(hands),
-                _ => self.back_up(hands),
+                _ if self.random.one_in(2) => self.back_up(hands),
+                _ => self.restore(hands),
             },
             _ => {
                 for _ in 0..self.random.below(40) {
