@@ -125,9 +125,12 @@ impl Feed {
         usize::try_from(length).map_or(most, |length| length.min(most))
     }
 
-    /// The subscriber went away.
+    /// The subscriber went away. What it has not taken is given up at once, versions that keep large values among it.
     pub fn abandon(&self) {
+        let mut queue = self.queue();
         self.abandoned.store(true, Ordering::Relaxed);
+        queue.entries = VecDeque::new();
+        queue.bytes = 0;
     }
 
     pub fn is_abandoned(&self) -> bool {
@@ -137,7 +140,9 @@ impl Feed {
     /// Queues what a group changed, or notes that it was missed. Who waits for it is told by `told`.
     pub fn push(&self, changes: Changes, told: &mut Vec<Resolution>) {
         let mut queue = self.queue();
-        if queue.bytes + changes.cost <= self.bytes_max {
+        if self.is_abandoned() {
+            // The commit actor takes notice with the next group only.
+        } else if queue.bytes + changes.cost <= self.bytes_max {
             queue.bytes += changes.cost;
             queue.entries.push_back(Entry::Changes(changes));
         } else if let Some(Entry::Missed { to, .. }) = queue.entries.back_mut() {
@@ -239,6 +244,10 @@ mod tests {
             matches!(feed.take(), Some(Entry::Missed { .. })),
             "and never more"
         );
+        feed.push(changes(8, 10), &mut told);
+        feed.abandon();
+        feed.push(changes(9, 10), &mut told);
+        assert!(feed.take().is_none(), "nobody will take it");
         assert_eq!(feed.cost_of_blob(24), 24);
         assert_eq!(feed.cost_of_blob(1 << 40), 25, "four of any length have room");
     }
