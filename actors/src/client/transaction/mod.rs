@@ -45,10 +45,12 @@ use crate::value::Value;
 /// What a transaction may not notice of others that run beside it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Isolation {
-    /// All reads are from one instant, and no other transaction's write of the same key is lost. Two transactions that
-    /// each read what the other writes may both happen (*write skew*).
+    /// All reads are from one instant, and no other transaction's write of the same key is lost. Allowed are *write
+    /// skew*: two transactions that each read what the other one writes, keys or ranges, may both happen; and with it
+    /// that one that only reads sees a state which no order of the others explains.
     Snapshot,
-    /// As if transactions ran one after the other, in an order that agrees with real time.
+    /// As if transactions ran one after the other, in an order that agrees with real time: no anomaly is allowed, phantoms
+    /// included.
     #[default]
     Serializable,
 }
