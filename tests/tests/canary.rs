@@ -81,6 +81,32 @@ fn a_log_that_the_disk_loses_is_caught() {
     must_be_caught(&setting);
 }
 
+/// A bug that one kind of finding is there for must be found as that: by a panic or by something else it would be found
+/// by chance.
+fn must_be_found_as(bug: Planted, finding: &str) {
+    let setting = planted(bug);
+    let found = first_failure(|seed| match run(seed, &setting) {
+        Err(error) if !error.contains(finding) => Ok(Outcome::default()),
+        result => result,
+    });
+    println!("{bug:?}: {found:?}");
+    let right = |error: &String| error.contains(finding);
+    assert!(
+        found.as_ref().is_some_and(right),
+        "{bug:?} in {SEEDS} seeds: {found:?}"
+    );
+}
+
+#[test]
+fn a_subscription_that_leaves_something_out_is_caught() {
+    must_be_found_as(Planted::LoseFirstChanges, "a subscription tells");
+}
+
+#[test]
+fn named_snapshots_that_are_not_kept_are_caught() {
+    must_be_found_as(Planted::ForgetNamedSnapshots, "a named snapshot");
+}
+
 /// A bug of transactions must make the bank's books wrong; to be found by a panic would say little.
 fn must_be_noticed_by_the_bank(planted: Planted, finding: &[&str]) {
     let found = first_failure(|seed| bank::run(seed, planted));

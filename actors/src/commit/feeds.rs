@@ -95,6 +95,11 @@ impl Commit {
         }
     }
 
+    /// All subscriptions, for simulations.
+    pub fn feeds(&self) -> Vec<Arc<Feed>> {
+        self.feeds.iter().map(|source| Arc::clone(&source.feed)).collect()
+    }
+
     /// Whether somebody will ask what the groups that are formed now have changed.
     pub(super) fn has_feeds(&self) -> bool {
         !self.feeds.is_empty()

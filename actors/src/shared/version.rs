@@ -36,7 +36,7 @@ impl Drop for Version {
 pub(crate) struct DeadVersions(Mutex<Vec<Seq>>);
 
 impl DeadVersions {
-    fn report(&self, seq: Seq) {
+    pub fn report(&self, seq: Seq) {
         self.lock().push(seq);
     }
 

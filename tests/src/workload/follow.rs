@@ -18,6 +18,8 @@ pub(super) struct Follower {
     /// The commit group after which the tree held this.
     seq: u64,
     holds: BTreeMap<Vec<u8>, Content>,
+    /// The last commit group that was told.
+    told: u64,
     /// Told already, and newer than the last comparison.
     ahead: Option<Event>,
 }
@@ -39,6 +41,10 @@ impl Run {
             match event {
                 Ok(None) => break,
                 Ok(Some(Event::Changed { seq, key, value })) => {
+                    if seq < follower.told {
+                        return Err(format!("group {seq} is told after {}", follower.told));
+                    }
+                    follower.told = seq;
                     if seq > snapshot.seq() {
                         follower.ahead = Some(Event::Changed { seq, key, value });
                         break;
@@ -99,6 +105,7 @@ impl Run {
                         subscription,
                         seq: snapshot.seq(),
                         holds: of_tree(shows, tree),
+                        told: 0,
                         ahead: None,
                     });
                     return Ok(());
@@ -118,6 +125,7 @@ impl Run {
                 subscription,
                 seq: snapshot.seq(),
                 holds: of_tree(&picture, tree),
+                told: 0,
                 ahead: None,
             });
         }

@@ -1,16 +1,16 @@
 //! Bugs on demand: a simulator that doesn't find them would find nothing else either.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 
-use treering_engine::{Extent, ShardId};
+use treering_engine::{Extent, Seq, ShardId};
 
 use crate::actor::Outbox;
-use crate::commit::{Batch, CommitMessage};
-use crate::flusher::FlusherMessage;
+use crate::commit::{Batch, Commit, CommitMessage};
+use crate::flusher::{Flusher, FlusherMessage};
 use crate::runtime::Runtime;
 use crate::shard::{Part, ShardMessage, Transaction};
-use crate::shared::with_guard;
+use crate::shared::{Feed, with_guard};
 
 /// A bug that the driver brings in, between actors that are right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -38,6 +38,10 @@ pub enum Planted {
     PublishPartsEarly,
     /// Each shard applies the set before once more behind the next one.
     ApplySetsTwice,
+    /// The first thing that each subscription would tell gets lost.
+    LoseFirstChanges,
+    /// A named snapshot that nobody has open counts as dead: its pages may be used again (rule R23).
+    ForgetNamedSnapshots,
 }
 
 /// What a planted bug has to remember.
@@ -47,6 +51,10 @@ pub(super) struct Memory {
     sets: BTreeMap<ShardId, Arc<[Arc<Transaction>]>>,
     /// Publications that shards must not hear of, since they don't know that batch.
     extra: BTreeMap<ShardId, u32>,
+    /// Subscriptions that have lost something.
+    robbed: Vec<Weak<Feed>>,
+    /// Named snapshots whose death was reported.
+    forgotten: BTreeSet<Seq>,
 }
 
 impl Planted {
@@ -63,7 +71,7 @@ impl Planted {
                             batch
                                 .retired
                                 .iter_mut()
-                                .for_each(|retired| retired.born = treering_engine::Seq(u64::MAX));
+                                .for_each(|retired| retired.born = Seq(u64::MAX));
                         }
                     }
                 }
@@ -126,7 +134,36 @@ impl Planted {
             Planted::Nothing
             | Planted::SkipLogSync
             | Planted::AcknowledgeBeforeSync
-            | Planted::SkipDataSync => {}
+            | Planted::SkipDataSync
+            | Planted::LoseFirstChanges
+            | Planted::ForgetNamedSnapshots => {}
+        }
+    }
+
+    /// Changes what actors share with others, between two steps.
+    pub(super) fn meddle(self, runtime: &Runtime, memory: &mut Memory) {
+        match self {
+            Planted::LoseFirstChanges => {
+                memory.robbed.retain(|feed| feed.strong_count() > 0);
+                for feed in runtime.commit.with(Commit::feeds).unwrap_or_default() {
+                    let this = Arc::downgrade(&feed);
+                    let robbed = memory.robbed.iter().any(|robbed| robbed.ptr_eq(&this));
+                    if !robbed && feed.take().is_some() {
+                        memory.robbed.push(this);
+                    }
+                }
+            }
+            Planted::ForgetNamedSnapshots => {
+                let named = runtime.flusher.with(Flusher::named_versions).unwrap_or_default();
+                for version in named {
+                    // The flusher's and this one.
+                    let is_open = Arc::strong_count(&version) > 2;
+                    if !is_open && memory.forgotten.insert(version.seq) {
+                        runtime.shared.dead.report(version.seq);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

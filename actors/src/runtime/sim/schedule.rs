@@ -240,6 +240,9 @@ impl Sim {
             runtime.post(outbox);
         });
         runtime.finish_step(&mut state.outbox);
+        if planted != Planted::Nothing {
+            planted.meddle(runtime, &mut state.memory);
+        }
     }
 
     /// One action of the log task.
