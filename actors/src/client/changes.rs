@@ -352,3 +352,70 @@ fn decode_item(bytes: &[u8], offset: u64) -> Result<Option<(Option<Item<'_>>, us
     };
     Ok(Some((Some(item), head + first + value_bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use treering_io::MemoryDirectory;
+
+    use super::*;
+    use crate::value::Value;
+
+    fn change(key: &[u8], new: Option<&[u8]>) -> Change {
+        Change {
+            key: Value::from(key),
+            old: None,
+            new: new.map(Value::from),
+        }
+    }
+
+    #[test]
+    fn the_file_is_what_the_format_says() {
+        let directory = MemoryDirectory::new();
+        let mut writer = Writer::new(&directory).unwrap();
+        writer.gone_tree("gone").unwrap();
+        writer.tree("t").unwrap();
+        writer.change(&change(b"key", Some(b"value"))).unwrap();
+        writer.change(&change(b"old", None)).unwrap();
+        writer.finish(*b"0123456789abcdef", 7, 9).unwrap();
+        let stream = b"\x01\x04\0gone\x02\x01\0t\x03\x03\0\x05\0\0\0keyvalue\x04\x03\0old\x05";
+        let file = directory.open(CHANGES_FILE, OpenMode::Existing).unwrap();
+        assert_eq!(file.len().unwrap(), 2 * BLOCK_BYTES as u64);
+        let mut found = AlignedBuffer::zeroed(2 * BLOCK_BYTES);
+        file.read_at(&mut found, 0).unwrap();
+        let header = [
+            &b"TRCHANGE\x01\0\0\0"[..],
+            &crc32c(stream).to_le_bytes(),
+            b"0123456789abcdef\x07\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0",
+            &(stream.len() as u64).to_le_bytes(),
+            &[0; 4],
+        ]
+        .concat();
+        assert_eq!(found[..HEADER_CRC_AT], header);
+        assert_eq!(found[HEADER_CRC_AT..][..4], crc32c(&header).to_le_bytes());
+        assert_eq!(found[BLOCK_BYTES..][..stream.len()], stream[..]);
+        assert!(found[BLOCK_BYTES + stream.len()..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn items_longer_than_a_piece_come_back_whole() {
+        let directory = MemoryDirectory::new();
+        let mut writer = Writer::new(&directory).unwrap();
+        writer.tree("t").unwrap();
+        let long = vec![7; 3 * BUFFER_BYTES + 17];
+        for key in [b"a", b"b"] {
+            writer.change(&change(key, Some(&long))).unwrap();
+        }
+        writer.finish([0; 16], 0, 1).unwrap();
+        let mut puts = 0;
+        let reader = Reader::open(&directory).unwrap();
+        let visited = reader.items(|item| {
+            if let Item::Put(_, value) = item {
+                assert!(value == long);
+                puts += 1;
+            }
+            Ok(())
+        });
+        visited.unwrap();
+        assert_eq!(puts, 2);
+    }
+}

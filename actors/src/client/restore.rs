@@ -372,3 +372,23 @@ fn apply(client: &Client, reader: &Reader) -> Result<()> {
     puts.into_iter().try_for_each(Ticket::wait)?;
     deletes.into_iter().try_for_each(|ticket| ticket.wait().map(drop))
 }
+
+#[cfg(test)]
+mod tests {
+    use treering_io::MemoryDirectory;
+
+    use super::*;
+
+    #[test]
+    fn the_origin_of_a_backup_is_what_the_format_says() {
+        let directory = MemoryDirectory::new();
+        write_origin(&directory, *b"0123456789abcdef", 7).unwrap();
+        let mut block = AlignedBuffer::zeroed(BLOCK_BYTES);
+        let file = directory.open(BACKUP_FILE, OpenMode::Existing).unwrap();
+        file.read_at(&mut block, 0).unwrap();
+        let expected = b"TRBACKUP0123456789abcdef\x07\0\0\0\0\0\0\0";
+        assert_eq!(block[..CRC_AT], expected[..]);
+        assert_eq!(block[CRC_AT..][..4], crc32c(expected).to_le_bytes());
+        assert!(block[CRC_AT + 4..].iter().all(|byte| *byte == 0));
+    }
+}
