@@ -27,6 +27,7 @@ use crate::page::inner::Inner;
 use crate::page::layout::HEADER_BYTES;
 use crate::page::leaf::{ENTRY_BYTES, Leaf};
 use crate::page::leaf_edit::{self, InsertionRun};
+use crate::page::prefetch;
 
 /// A neighbour with this much room takes entries from an overflowing leaf.
 fn roomy_bytes(page_bytes: usize) -> usize {
@@ -128,6 +129,8 @@ fn plan_overflow<S: NodeStore>(store: &S, path: &Path, edit: LeafEdit<'_>) -> (S
     let page_bytes = store.page_bytes();
     let depth = path.leaf_depth();
     let page = store.bytes(path.leaf());
+    // All of it is about to be read, entry by entry, as the neighbour's below: so that their misses overlap.
+    prefetch::all(page);
     let alone = Sources::alone(path.leaf(), index_in_parent(path, depth));
     let sequence = alone.sequence(store, edit);
     let measured = Measured::new(&sequence);
@@ -150,6 +153,7 @@ fn plan_overflow<S: NodeStore>(store: &S, path: &Path, edit: LeafEdit<'_>) -> (S
     }
     let used = |node: Located| Leaf::new(store.bytes(node)).used_bytes();
     if let Some(neighbour) = path.neighbours(store, depth).best(used) {
+        prefetch::all(store.bytes(neighbour.node()));
         let both = Sources::with(path.leaf(), index_in_parent(path, depth), neighbour);
         let sequence = both.sequence(store, both.edit(store, edit));
         let measured = Measured::new(&sequence);
