@@ -16,7 +16,7 @@ use crate::shard::ShardMessage;
 use crate::shared::{DATA_FILE, Version, with_guard};
 
 /// Least and most bytes by which the data file grows; in between it is a sixty-fourth of its size.
-const GROWTH_BYTES_MIN: u64 = 2 << 20;
+const GROWTH_BYTES_MIN: u64 = 1 << 20;
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
 
 impl Flusher {
@@ -266,7 +266,7 @@ impl Flusher {
         }
         let page_bytes = self.shared.settings.page_bytes as u64;
         let present = u64::from(self.space.file_pages());
-        let step = (present * page_bytes / 64).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
+        let step = (present * page_bytes / 128).clamp(GROWTH_BYTES_MIN, GROWTH_BYTES_MAX) / page_bytes;
         let wanted = (present + step.max(pages)).min(u64::from(u32::MAX));
         if wanted <= present {
             self.growth_failure = Some(Error::OutOfSpace {
