@@ -40,7 +40,14 @@ fn main() -> treering::Result<()> {
         .and_then(|v| v.parse().ok())
         .unwrap_or(1_000_000);
     let _ = std::fs::remove_dir_all(&path);
-    let db = Options::new().cache_bytes(1 << 30).open(&path)?;
+    let mut options = Options::new().cache_bytes(1 << 30);
+    if let Some(shards) = std::env::var("SHARDS")
+        .ok()
+        .and_then(|shards| shards.parse().ok())
+    {
+        options = options.shards(shards);
+    }
+    let db = options.open(&path)?;
     let tree = db.client().tree("t")?.with_durability(Durability::Buffered);
     let value = [7u8; 150];
 

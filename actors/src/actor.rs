@@ -36,6 +36,14 @@ pub(crate) trait Actor: Send {
         true
     }
 
+    /// Whether it has to know how many requests of clients wait just now; then it is told before the next is delivered.
+    fn counts_requests(&self) -> bool {
+        false
+    }
+
+    /// So many requests of clients wait.
+    fn requests_waiting(&mut self, _count: usize) {}
+
     /// In how many nanoseconds from `now` `end_batch` wants to be called again even if no message arrives;
     /// zero: at once.
     fn deadline(&self, _now: Nanos) -> Option<Nanos> {

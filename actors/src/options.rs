@@ -58,6 +58,7 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) io: IoBackend,
     pub(crate) checkpoint_log_bytes: u64,
+    pub(crate) balance_operations: u64,
     pub(crate) log_segment_bytes: u64,
     pub(crate) flush_interval: Duration,
     pub(crate) gather_delay: Duration,
@@ -83,6 +84,7 @@ impl Default for Options {
             durability: Durability::Sync,
             io: IoBackend::Auto,
             checkpoint_log_bytes: 256 << 20,
+            balance_operations: 1 << 16,
             log_segment_bytes: 16 << 20,
             flush_interval: Duration::from_millis(100),
             gather_delay: Duration::ZERO,
@@ -107,8 +109,8 @@ impl Options {
         self
     }
 
-    /// Number of shard workers, 1 to 256 (default: cores − 1, at least 1). Trees are spread over them; all writes
-    /// of one tree are applied by one.
+    /// Number of shard workers, 1 to 256 (default: cores − 1, at least 1). Trees are spread over them; a shard that has
+    /// too much to do gives key ranges to others.
     #[must_use]
     pub fn shards(mut self, count: usize) -> Options {
         self.shards = count;
@@ -141,6 +143,15 @@ impl Options {
     #[must_use]
     pub fn checkpoint_log_bytes(mut self, bytes: u64) -> Options {
         self.checkpoint_log_bytes = bytes;
+        self
+    }
+
+    /// Number of writes after which it is looked at whether the shards have about as much to do, and key ranges are moved
+    /// from the busiest to the idlest if they haven't (default 65,536; `u64::MAX`: never). While a range moves, sending
+    /// batches and transactions waits, a millisecond or so.
+    #[must_use]
+    pub fn balance_operations(mut self, operations: u64) -> Options {
+        self.balance_operations = operations;
         self
     }
 

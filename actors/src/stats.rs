@@ -6,6 +6,8 @@ mod metrics;
 
 pub use histogram::Histogram;
 
+use std::collections::BTreeSet;
+
 use treering_engine::memory::Class;
 
 use crate::runtime::Runtime;
@@ -99,6 +101,16 @@ stats! {
     Counter conflicts,
     /// Transactions that were run again for that.
     Counter retries,
+    /// Key ranges that went to another shard.
+    Counter partition_moves,
+    /// Neighbouring partitions that were joined.
+    Counter partition_joins,
+    /// Requests that were handed over with a range that moved.
+    Counter requests_handed_over,
+    /// Partitions of all trees, each with one owner.
+    Gauge partitions,
+    /// Shards that own some of them.
+    Gauge owners,
     /// Checkpoints written.
     Counter checkpoints,
     /// Commit group of the last checkpoint.
@@ -182,6 +194,19 @@ impl Stats {
             parked: get(Counter::Parked),
             conflicts: get(Counter::Conflicts),
             retries: get(Counter::Retries),
+            partition_moves: get(Counter::PartitionMoves),
+            partition_joins: get(Counter::PartitionJoins),
+            requests_handed_over: get(Counter::RequestsHandedOver),
+            partitions: with_guard(memory, |guard| {
+                let trees = shared.current.load(guard).directory.clone();
+                trees.iter().map(|tree| tree.partitions.len() as u64).sum()
+            }),
+            owners: with_guard(memory, |guard| {
+                let trees = shared.current.load(guard).directory.clone();
+                let partitions = trees.iter().flat_map(|tree| tree.partitions.iter());
+                let owners: BTreeSet<_> = partitions.map(|partition| partition.owner).collect();
+                owners.len() as u64
+            }),
             checkpoints: get(Counter::Checkpoints),
             checkpoint_seq: get(Counter::CheckpointSeq),
             checkpoint_age_nanos: runtime.now().saturating_sub(get(Counter::CheckpointAtNanos)),

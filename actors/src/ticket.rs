@@ -11,7 +11,7 @@ use treering_engine::tree::Relocated;
 use treering_engine::{ShardId, Stamp};
 
 use crate::error::{Error, Result};
-use crate::runtime::Runtime;
+use crate::runtime::{KeysUnderWay, Passage, Runtime};
 use crate::value::Value;
 
 /// What a request produced, before it is narrowed to the type that its caller asked for.
@@ -27,17 +27,38 @@ pub(crate) enum Outcome {
 }
 
 /// The sending half of a ticket. Dropping it tells the waiter that the database was closed.
-pub(crate) struct Reply(Option<oneshot::Sender<Result<Outcome>>>);
+pub(crate) struct Reply {
+    sender: Option<oneshot::Sender<Result<Outcome>>>,
+    /// Kept until the reply is sent or dropped.
+    held: Option<Box<Held>>,
+}
+
+/// What a request for several keys holds until it is answered.
+pub(crate) struct Held {
+    pub passage: Option<Passage>,
+    pub keys: Option<KeysUnderWay>,
+}
 
 impl Reply {
     /// A reply that nobody waits for.
     pub fn none() -> Reply {
-        Reply(None)
+        Reply {
+            sender: None,
+            held: None,
+        }
+    }
+
+    /// The reply, which holds that from now on.
+    pub fn holding(self, held: Held) -> Reply {
+        let held = (held.passage.is_some() || held.keys.is_some()).then(|| Box::new(held));
+        Reply { held, ..self }
     }
 
     /// Hands the result to whoever waits. A waiter that went away is no error.
     pub fn send(self, result: Result<Outcome>) {
-        if let Some(sender) = self.0 {
+        // First: what the waiter sends next shall not wait for it.
+        drop(self.held);
+        if let Some(sender) = self.sender {
             let _ = sender.send(result);
         }
     }
@@ -68,7 +89,11 @@ pub(crate) fn ticket<T>(
         shard,
         narrow,
     };
-    (Reply(Some(sender)), ticket)
+    let reply = Reply {
+        sender: Some(sender),
+        held: None,
+    };
+    (reply, ticket)
 }
 
 /// The promise of an answer: block for it with [`wait`](Ticket::wait), look with [`try_wait`](Ticket::try_wait), or
@@ -85,6 +110,13 @@ pub struct Ticket<T> {
     runtime: Arc<Runtime>,
     shard: Option<ShardId>,
     narrow: fn(Outcome) -> T,
+}
+
+impl<T> Ticket<T> {
+    /// The ticket, whose waiter runs that shard if nobody does.
+    pub(crate) fn answered_by(self, shard: Option<ShardId>) -> Ticket<T> {
+        Ticket { shard, ..self }
+    }
 }
 
 impl Ticket<()> {

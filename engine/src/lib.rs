@@ -8,6 +8,7 @@ pub mod catalog;
 mod checksum;
 #[cfg(test)]
 mod format_document;
+pub mod gate;
 mod ids;
 pub mod image;
 pub mod log;
@@ -21,6 +22,7 @@ pub mod tree;
 pub mod version;
 
 pub use checksum::{Crc32c, crc32c};
+pub use gate::Gate;
 pub use ids::{
     BLOCK_BYTES, Extent, Lsn, PAGE_BYTES_MAX, PAGE_BYTES_MIN, PageId, PageRef, Retired, Seq, ShardId, Stamp,
     TreeId,

@@ -69,6 +69,11 @@ fn lost_news_are_caught() {
     must_be_caught(&planted(Planted::LoseLoadedPages));
 }
 
+#[test]
+fn a_move_that_never_ends_is_caught() {
+    must_be_caught(&planted(Planted::LoseHandOver));
+}
+
 /// A disk that loses writes of the log silently, in a run that expects an honest one.
 #[test]
 fn a_log_that_the_disk_loses_is_caught() {

@@ -7,13 +7,14 @@
 
 mod support;
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use adya::{History, Opts, Valid, Workload, check};
 use support::{from_environment, watched};
-use treering::{Client, Durability, Error, Isolation, Options, Tree};
+use treering::{Client, Durability, Error, Isolation, Options, Ticket, Tree};
 
 const THREADS: u64 = 8;
 const SHARDS: usize = 4;
@@ -21,6 +22,8 @@ const SHARDS: usize = 4;
 const KEYS: u64 = 6;
 /// Transactions after which the keys move on by one, so that lists stay short.
 const TRANSACTIONS_PER_KEY: u64 = 20;
+/// Writes into one tree before the next one's turn.
+const DISTURBED_PUTS: usize = 1_000;
 
 /// One read or write.
 #[derive(Clone, Debug)]
@@ -73,7 +76,11 @@ fn next(state: &mut u64) -> u64 {
 /// Records a history.
 fn record(isolation: Isolation, registers: bool, transactions: u64) -> String {
     let directory = tempfile::tempdir().expect("a directory");
-    let options = Options::new().shards(SHARDS).durability(Durability::Buffered);
+    // Ranges move all the time, beside the transactions and in their way.
+    let options = Options::new()
+        .shards(SHARDS)
+        .balance_operations(200)
+        .durability(Durability::Buffered);
     let db = options
         .cache_bytes(16 << 20)
         .open(directory.path())
@@ -88,6 +95,7 @@ fn record(isolation: Isolation, registers: bool, transactions: u64) -> String {
     };
     let begun = AtomicU64::new(0);
     std::thread::scope(|scope| {
+        scope.spawn(|| disturb(&trees, || begun.load(Ordering::Relaxed) < transactions));
         for thread in 0..THREADS {
             let (recorder, client, trees, begun) = (&recorder, &client, &trees, &begun);
             scope.spawn(move || {
@@ -102,8 +110,28 @@ fn record(isolation: Isolation, registers: bool, transactions: u64) -> String {
             });
         }
     });
+    let moves = db.stats().partition_moves;
+    assert!(moves > 2, "what never happens is not tested: {moves} moves");
     db.close().expect("closed");
     recorder.lines.into_inner().expect("no recorder panics")
+}
+
+/// Writes beside the keys of the history, into one tree after the other: so shards have more to do in turn, and give
+/// each other halves of trees.
+fn disturb(trees: &[Tree], goes_on: impl Fn() -> bool) {
+    let mut state = 0;
+    let mut put = 0;
+    let mut tickets = VecDeque::new();
+    while goes_on() || put < 2 * SHARDS * DISTURBED_PUTS {
+        let beside = next(&mut state) % (transactions() / TRANSACTIONS_PER_KEY);
+        let key = [&beside.to_be_bytes()[..], &[put as u8]].concat();
+        let tree = &trees[put / DISTURBED_PUTS % SHARDS];
+        tickets.push_back(tree.send_put(key, [0; 200]).expect("sent"));
+        if tickets.len() > 32 {
+            tickets.pop_front().map(Ticket::wait);
+        }
+        put += 1;
+    }
 }
 
 /// Runs one transaction and notes how it began and ended.

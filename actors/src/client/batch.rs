@@ -7,12 +7,14 @@ use treering_engine::{ShardId, TreeId};
 
 use super::db::Inner;
 use super::tree::Tree;
+use super::write::owner;
 use crate::blob::blobs_in;
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::shard::{Action, Request, Transaction, ValueKind, split};
+use crate::runtime::Passage;
+use crate::shard::{Action, Request, Transaction, ValueKind, changes, split};
 use crate::shared::with_guard;
-use crate::ticket::{Ticket, ticket};
+use crate::ticket::{Held, Ticket, ticket};
 
 /// Writes that are applied together or not at all, at every snapshot and after every crash.
 ///
@@ -24,10 +26,6 @@ pub struct Batch {
     /// The writes, encoded as the log will hold them.
     records: Vec<u8>,
     writes: usize,
-    /// Who owns the keys; known from the first write on.
-    owner: Option<(TreeId, ShardId)>,
-    /// Whether there are several who do.
-    crosses: bool,
     /// The first bad argument: told by `commit`.
     failure: Option<Error>,
     durability: Durability,
@@ -40,8 +38,6 @@ impl Batch {
             inner,
             records: Vec::new(),
             writes: 0,
-            owner: None,
-            crosses: false,
             failure: None,
             durability,
         }
@@ -68,8 +64,7 @@ impl Batch {
 
     fn try_add(&mut self, tree: &Tree, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.inner.check_key(key)?;
-        let shard = self.inner.owner(tree.id, key)?;
-        self.crosses |= self.owner.get_or_insert((tree.id, shard)).1 != shard;
+        self.inner.check_tree(tree.id)?;
         match value {
             None => RecordWriter(&mut self.records).delete(tree.id, key),
             Some(value) if value.len() <= self.inner.inline_bytes_max() => {
@@ -112,8 +107,8 @@ impl Batch {
     }
 
     /// As [`commit`](Batch::commit), pipelined: the ticket tells when it is done. Batches and writes that one thread
-    /// sends take effect in that order where they concern the same key; but what is sent behind a batch over several
-    /// shards comes after it for sure only once that is answered.
+    /// sends take effect in that order where they concern the same key: behind a batch over several shards, sending a
+    /// write of one of its keys waits until it is answered.
     ///
     /// # Errors
     /// Bad arguments are reported at once, the rest by the ticket.
@@ -127,20 +122,21 @@ impl Batch {
             return Err(error);
         }
         self.inner.runtime.shared.status.check_write()?;
-        if self.crosses {
-            return self.send_over_shards(wait);
-        }
+        self.inner.wait_for_keys(changes(&self.records))?;
+        let passage = self.inner.runtime.pass()?;
         // An empty batch is answered by any shard, after what was sent to it before.
-        let (tree, shard) = self.owner.unwrap_or((TreeId(0), ShardId(0)));
+        let Some(shard) = self.owner()? else {
+            return self.send_over_shards(passage, wait);
+        };
         let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
         let action = Action::Batch {
             records: std::mem::take(&mut self.records),
         };
         let request = Request {
-            tree,
+            tree: TreeId(0),
             action,
             durability: self.durability,
-            reply,
+            reply: reply.holding(Held { passage, keys: None }),
             credit: None,
         };
         if let Err(refused) = self.inner.runtime.send(shard, request, wait) {
@@ -156,7 +152,26 @@ impl Batch {
         Ok(ticket)
     }
 
-    fn send_over_shards(&mut self, wait: bool) -> Result<Ticket<()>> {
+    /// The shard that owns all keys, if there is one.
+    fn owner(&self) -> Result<Option<ShardId>> {
+        let runtime = &self.inner.runtime;
+        if runtime.shards.len() == 1 {
+            return Ok(Some(ShardId(0)));
+        }
+        with_guard(&runtime.shared.memory, |guard| {
+            let version = runtime.shared.current.load(guard);
+            let mut owners = changes(&self.records).map(|(tree, key)| owner(version, tree, key));
+            let first = owners.next().unwrap_or(Ok(ShardId(0)))?;
+            for owner in owners {
+                if owner? != first {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(first))
+        })
+    }
+
+    fn send_over_shards(&mut self, passage: Option<Passage>, wait: bool) -> Result<Ticket<()>> {
         let shared = &self.inner.runtime.shared;
         let parts = with_guard(&shared.memory, |guard| {
             split(&self.records, &shared.current.load(guard).directory)
@@ -169,7 +184,7 @@ impl Batch {
         };
         // They are the transaction's now, and so are the large values that they name.
         self.records.clear();
-        self.inner.send_transaction(transaction, wait)
+        self.inner.send_transaction(transaction, passage, wait)
     }
 }
 

@@ -103,6 +103,8 @@ fn drain(runtime: &Arc<Runtime>) -> Result<()> {
         return Err(Error::Poisoned { cause });
     }
     let mut result = Ok(());
+    // What is on its way from one shard to another (`shard/moves`) arrives first.
+    let _passage = runtime.pass()?;
     for shard in 0..runtime.shards.len() {
         // At most 256 shards.
         let shard = ShardId(shard as u16);

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::options::{Durability, Options};
 use crate::recovery::{self, Claimed};
-use crate::runtime::Runtime;
-use crate::shard::{Action, Request};
+use crate::runtime::{KeysAhead, Runtime};
+use crate::shard::Action;
 use crate::shared::with_guard;
 use crate::stats::Stats;
 use crate::ticket::{Outcome, Ticket, ticket};
@@ -45,6 +45,7 @@ pub struct Client {
 pub(crate) struct Inner {
     pub runtime: Arc<Runtime>,
     pub(super) fences: Fences,
+    pub(super) ahead: KeysAhead,
     path: Option<PathBuf>,
     ending: Ending,
 }
@@ -91,6 +92,7 @@ impl Db {
         } = opened;
         let inner = Inner {
             fences: Fences::new(runtime.shards.len()),
+            ahead: KeysAhead::default(),
             runtime,
             path,
             ending: Ending::new(Running { threads, lock }),
@@ -343,19 +345,8 @@ impl Client {
 
     fn drop_ticket(&self, name: &str, wait: bool) -> Result<Ticket<()>> {
         let tree = self.open_tree(name)?;
-        self.inner.runtime.shared.status.check_write()?;
-        let shard = self.inner.owner(tree.id, &[])?;
-        let (reply, ticket) = ticket(&self.inner.runtime, wait.then_some(shard), |_| ());
-        let request = Request {
-            tree: tree.id,
-            action: Action::DropTree,
-            durability: Durability::Sync,
-            reply,
-            credit: None,
-        };
-        let sent = self.inner.runtime.send(shard, request, wait);
-        sent.map_err(|_| Error::WouldDeadlock)?;
-        Ok(ticket)
+        self.inner
+            .send_for_tree(tree.id, Action::DropTree, Durability::Sync, wait, |_| ())
     }
 
     /// Names of all trees, in order.

@@ -5,6 +5,9 @@
 //! `shard/transaction`). So before it begins, whatever its client may have sent to those shards without waiting for
 //! answers must have run: a [`Fence`](crate::shard::Action::Fence) to each of them, waited for.
 //!
+//! And what its client sends behind it, for a key of its own, must not overtake it on the straight way: see
+//! [`KeysAhead`](crate::runtime::KeysAhead).
+//!
 //! Nearly always nothing of the kind is under way: [`Fences`] notes whether requests were pipelined to a shard since
 //! the last fence there.
 
@@ -15,6 +18,7 @@ use treering_engine::{ShardId, TreeId};
 use super::db::Inner;
 use crate::error::{Error, Result};
 use crate::options::Durability;
+use crate::runtime::{is_inside, key_hash};
 use crate::shard::{Action, Request};
 use crate::ticket::ticket;
 
@@ -58,6 +62,25 @@ impl Fences {
 }
 
 impl Inner {
+    /// Waits until no transaction that was sent before names one of these keys. Senders inside of a step don't wait:
+    /// the transaction may be waiting for theirs.
+    #[inline]
+    pub(super) fn wait_for_keys<'k>(&self, keys: impl Iterator<Item = (TreeId, &'k [u8])>) -> Result<()> {
+        if self.ahead.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_hashes(keys.map(|(tree, key)| key_hash(tree, key)).collect())
+    }
+
+    #[cold]
+    fn wait_for_hashes(&self, hashes: Vec<u64>) -> Result<()> {
+        if is_inside() {
+            return Ok(());
+        }
+        let look = |timeout| self.ahead.are_free(&hashes, timeout).then_some(());
+        self.runtime.wait_until(look).ok_or(Error::Closed)
+    }
+
     /// Waits until what was sent to these shards before has run there.
     pub(super) fn fence(&self, shards: &[ShardId]) -> Result<()> {
         let needed = |shard: &&ShardId| self.fences.is_needed(**shard);

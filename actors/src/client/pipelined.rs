@@ -8,8 +8,9 @@ use crate::ticket::{Outcome, Ticket};
 use crate::value::Value;
 
 /// Each of these sends its request and returns at once. Requests that one thread sends for one key are carried out in
-/// that order, whatever they are. They block only while the owner's mailbox is full (4,096 requests), and for large
-/// values, which are written before they are named.
+/// that order, whatever they are. They block only while the owner's mailbox is full (4,096 requests), for large values,
+/// which are written before they are named, and behind an unanswered batch over several shards that names the same key.
+/// Batches wait while a key range moves from one shard to another.
 impl Tree {
     /// As [`put`](Tree::put), pipelined: the ticket tells when it is done.
     ///

@@ -9,11 +9,12 @@ use crate::blob::blobs_in;
 use crate::commit::logged_bytes;
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
-use crate::shard::{Action, Request, Transaction};
-use crate::ticket::{Ticket, ticket};
+use crate::runtime::Passage;
+use crate::shard::{Action, Request, Transaction, changes};
+use crate::ticket::{Held, Ticket, ticket};
 
 impl Inner {
-    /// Sends a transaction. `wait`: the caller is going to wait for it at once. Its large values are given back if it
+    /// Sends a transaction, whose parts were made under the passage. `wait`: the caller is going to wait for it at once. Its large values are given back if it
     /// can't be sent.
     ///
     /// # Errors
@@ -21,10 +22,11 @@ impl Inner {
     pub(super) fn send_transaction(
         self: &Arc<Inner>,
         transaction: Transaction,
+        passage: Option<Passage>,
         wait: bool,
     ) -> Result<Ticket<()>> {
         let transaction = Arc::new(transaction);
-        let sent = self.try_send_transaction(&transaction, wait);
+        let sent = self.try_send_transaction(&transaction, passage, wait);
         if sent.is_err() {
             let parts = transaction.parts.iter();
             let extents: Vec<_> = parts.flat_map(|part| blobs_in(&part.records)).collect();
@@ -38,6 +40,7 @@ impl Inner {
     fn try_send_transaction(
         self: &Arc<Inner>,
         transaction: &Arc<Transaction>,
+        passage: Option<Passage>,
         wait: bool,
     ) -> Result<Ticket<()>> {
         let limit = self.runtime.shared.settings.batch_record_bytes_max;
@@ -53,12 +56,16 @@ impl Inner {
         let mut others = transaction.owners();
         others.retain(|shard| *shard != first);
         self.fence(&others)?;
+        let keys = (!wait && !others.is_empty()).then(|| {
+            let parts = transaction.parts.iter();
+            self.ahead.note(parts.flat_map(|part| changes(&part.records)))
+        });
         let (reply, ticket) = ticket(&self.runtime, wait.then_some(first), |_| ());
         let request = Request {
             tree: TreeId(0),
             durability: transaction.durability,
             action: Action::Transaction(Arc::clone(transaction)),
-            reply,
+            reply: reply.holding(Held { passage, keys }),
             credit: None,
         };
         match self.runtime.send(first, request, wait) {

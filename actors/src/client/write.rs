@@ -9,9 +9,15 @@ use super::read::tree_of;
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shard::{Action, Condition, Pair, Request, Stored, UpdateFunction, ValueKind};
-use crate::shared::with_guard;
-use crate::ticket::{Outcome, Ticket, ticket};
+use crate::shared::{Version, with_guard};
+use crate::ticket::{Held, Outcome, Ticket, ticket};
 use crate::value::Value;
+
+/// The shard that owns the key in a version.
+pub(super) fn owner(version: &Version, tree: TreeId, key: &[u8]) -> Result<ShardId> {
+    let state = tree_of(version, tree)?;
+    Ok(state.partitions[state.partition_for(key)].owner)
+}
 
 impl Inner {
     pub(super) fn check_key(&self, key: &[u8]) -> Result<()> {
@@ -32,13 +38,41 @@ impl Inner {
         page::max_inline_value_bytes(self.runtime.shared.settings.page_bytes)
     }
 
-    /// The shard that owns the key.
-    pub(super) fn owner(&self, tree: TreeId, key: &[u8]) -> Result<ShardId> {
+    /// Whether there is such a tree.
+    pub(super) fn check_tree(&self, tree: TreeId) -> Result<()> {
         let shared = &self.runtime.shared;
         with_guard(&shared.memory, |guard| {
-            let state = tree_of(shared.current.load(guard), tree)?;
-            Ok(state.partitions[state.partition_for(key)].owner)
+            tree_of(shared.current.load(guard), tree).map(drop)
         })
+    }
+
+    /// Sends a request for a whole tree to whom its lowest key belongs. `wait`: the caller is going to wait for it at
+    /// once.
+    pub(super) fn send_for_tree<T>(
+        self: &Arc<Inner>,
+        tree: TreeId,
+        action: Action,
+        durability: Durability,
+        wait: bool,
+        narrow: fn(Outcome) -> T,
+    ) -> Result<Ticket<T>> {
+        let shared = &self.runtime.shared;
+        shared.status.check_write()?;
+        let passage = self.runtime.pass()?;
+        let shard = with_guard(&shared.memory, |guard| {
+            owner(shared.current.load(guard), tree, &[])
+        })?;
+        let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
+        let request = Request {
+            tree,
+            action,
+            durability,
+            reply: reply.holding(Held { passage, keys: None }),
+            credit: None,
+        };
+        let sent = self.runtime.send(shard, request, wait);
+        sent.map_err(|_| Error::WouldDeadlock)?;
+        Ok(ticket)
     }
 
     /// Packs key and value; a value that doesn't fit a leaf is written to a blob first.
@@ -74,24 +108,20 @@ impl Inner {
         wait: bool,
         narrow: fn(Outcome) -> T,
     ) -> Result<Ticket<T>> {
-        let shard = self
-            .runtime
-            .shared
-            .status
-            .check_write()
-            .and_then(|()| self.owner(tree, key));
-        let shard = shard.inspect_err(|_| {
-            if let Some(descriptor) = action.blob() {
-                self.release_blob(descriptor);
-            }
-        })?;
+        let ready = self.runtime.shared.status.check_write();
+        ready
+            .and_then(|()| self.wait_for_keys(std::iter::once((tree, key))))
+            .inspect_err(|_| {
+                if let Some(descriptor) = action.blob() {
+                    self.release_blob(descriptor);
+                }
+            })?;
         if wait && self.exceeds_cache() {
             // Many who wait read side by side, each in its own thread; the shard would be told of each page by the pager.
             // What keeps the page from being read is found, and answered, by the shard.
             let _ = self.bring(tree, key);
         }
-        // Who pipelines leaves the work to the shard's own thread, and goes on sending on another core.
-        let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
+        let (reply, ticket) = ticket(&self.runtime, None, narrow);
         let request = Request {
             tree,
             action,
@@ -99,16 +129,21 @@ impl Inner {
             reply,
             credit: None,
         };
-        if let Err(refused) = self.runtime.send(shard, request, wait) {
-            if let Some(descriptor) = refused.action.blob() {
-                self.release_blob(descriptor);
+        let route = |version: &Version| owner(version, tree, key);
+        let shard = match self.runtime.send_routed(route, request, wait) {
+            Ok(shard) => shard,
+            Err((error, refused)) => {
+                if let Some(descriptor) = refused.as_ref().and_then(|refused| refused.action.blob()) {
+                    self.release_blob(descriptor);
+                }
+                return Err(error);
             }
-            return Err(Error::WouldDeadlock);
-        }
+        };
         if !wait {
             self.fences.pipelined(shard);
         }
-        Ok(ticket)
+        // Who pipelines leaves the work to the shard's own thread, and goes on sending on another core.
+        Ok(ticket.answered_by(wait.then_some(shard)))
     }
 
     pub(super) fn send_put(

@@ -10,7 +10,7 @@ use treering_io::AlignedBuffer;
 
 use super::feeds::LogRange;
 use crate::error::Error;
-use crate::shard::Visit;
+use crate::shard::{PartitionChange, Visit};
 use crate::shared::Feed;
 use crate::ticket::{Reply, Resolution};
 
@@ -38,6 +38,8 @@ pub(crate) struct Batch {
     pub trees_dropped: Vec<TreeId>,
     /// Dropped trees of which the shard has nothing left.
     pub trees_forgotten: Vec<TreeId>,
+    /// Partitions that were cut, joined or given away; then come the roots.
+    pub partitions: Vec<PartitionChange>,
     pub resolutions: Vec<Resolution>,
     pub operations: u32,
     /// Whether one of its requests wants to be durable before it is answered.

@@ -25,6 +25,7 @@
 //!
 //! Absent: files, page contents, the space map.
 
+mod balance;
 mod feeds;
 mod messages;
 mod publish;

@@ -60,7 +60,7 @@ struct Set {
 }
 
 enum Part {
-    Applied(Batch),
+    Applied(Box<Batch>),
     /// Which transaction failed, and why.
     Failed(usize, Error),
 }
@@ -171,7 +171,7 @@ impl Commit {
         &mut self,
         set: u64,
         shard: ShardId,
-        result: Result<Batch, (usize, Error)>,
+        result: Result<Box<Batch>, (usize, Error)>,
         outbox: &mut Outbox,
     ) {
         // None under way: the database was poisoned meanwhile.
@@ -200,7 +200,7 @@ impl Commit {
         let mut failure = None;
         for part in set.parts.into_values().flatten() {
             match part {
-                Part::Applied(batch) => batches.push(batch),
+                Part::Applied(batch) => batches.push(*batch),
                 Part::Failed(transaction, error) => failure = failure.or(Some((transaction, error))),
             }
         }

@@ -8,6 +8,7 @@ use treering_engine::log::{GroupBuilder, LogPosition, SegmentLayout, SegmentSet}
 use treering_engine::{Seq, ShardId, TreeId};
 use treering_io::AlignedBuffer;
 
+use super::balance::Balance;
 use super::feeds::FeedSource;
 use super::messages::Batch;
 use super::set::{Applied, Sets};
@@ -145,6 +146,9 @@ pub(crate) struct Commit {
     pub(super) segment_shortage: Option<Error>,
     /// Whether a batch was refused for that since the last attempt: the disk may have room again.
     pub(super) segment_wanted: bool,
+    pub(super) balance: Balance,
+    /// Whether recovery is over.
+    pub(super) is_live: bool,
     pub(super) checkpoint_requested: bool,
     pub(super) checkpoint_failure: Option<Error>,
     pub(super) feeds: Vec<FeedSource>,
@@ -180,6 +184,8 @@ impl Commit {
             spare_buffer: None,
             segment_shortage: None,
             segment_wanted: false,
+            balance: Balance::default(),
+            is_live: false,
             checkpoint_requested: false,
             checkpoint_failure: None,
             feeds: Vec::new(),

@@ -14,7 +14,7 @@ use super::{DELTA_PAGES_MAX, DROPPED_PREFIX, GATHERED_BYTES_MAX, LOG_LENGTH_FACT
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::error::Error;
 use crate::flusher::FlusherMessage;
-use crate::shard::ShardMessage;
+use crate::shard::{PartitionChange, ShardMessage};
 use crate::shared::Counter;
 use crate::ticket::{Outcome, Reply, Resolution};
 
@@ -23,10 +23,16 @@ impl Actor for Commit {
 
     fn handle(&mut self, message: CommitMessage, now: Nanos, outbox: &mut Outbox) {
         match message {
-            CommitMessage::Batch(batch) => self.gathered.push_back(Gathered::Batch(batch)),
+            CommitMessage::Batch(batch) => {
+                self.balance.note(batch.shard, batch.operations);
+                self.gathered.push_back(Gathered::Batch(batch));
+            }
             CommitMessage::Decided(visit) => self.decided(*visit),
             CommitMessage::SetPart { set, shard, result } => {
-                self.set_part(set, shard, result.map(|batch| *batch), outbox);
+                if let Ok(batch) = &result {
+                    self.balance.note(shard, batch.operations);
+                }
+                self.set_part(set, shard, result, outbox);
             }
             CommitMessage::CreateTree {
                 name,
@@ -73,6 +79,7 @@ impl Actor for Commit {
             CommitMessage::GoLive => {
                 self.durable_seq = Seq(self.next_seq.0 - 1);
                 self.logging = self.shared.settings.log;
+                self.is_live = true;
             }
         }
     }
@@ -105,6 +112,7 @@ impl Actor for Commit {
         }
         self.write_log(now, outbox);
         self.answer_subscribers();
+        self.balance(outbox);
         self.prepare_segments(outbox);
         if self.logging
             && !self.checkpoint_requested
@@ -292,7 +300,8 @@ impl Commit {
                     || !batch.records.is_empty()
                     || !batch.retired.is_empty()
                     || !batch.trees_dropped.is_empty()
-                    || !batch.trees_forgotten.is_empty();
+                    || !batch.trees_forgotten.is_empty()
+                    || !batch.partitions.is_empty();
                 if self.logging && !batch.records.is_empty() {
                     self.builder
                         .append_batch(group.seq, batch.shard, batch.stamp, &batch.records);
@@ -300,6 +309,19 @@ impl Commit {
                 // The records are in the log's buffer now; the list goes back to the shard.
                 self.keep_for_feeds(&batch.records, group);
                 batch.records.clear();
+                for change in &batch.partitions {
+                    let PartitionChange {
+                        tree,
+                        replaced,
+                        partitions,
+                    } = change;
+                    self.plan(|planned| planned.with_partitions(*tree, replaced, partitions));
+                    // Its new owner must hear of a tree that was dropped meanwhile, too.
+                    let others = partitions.iter().filter(|part| part.owner != batch.shard);
+                    if self.is_dropped(*tree) {
+                        group.reclaims.extend(others.map(|part| (part.owner, *tree)));
+                    }
+                }
                 self.plan(|planned| planned.with_roots(&batch.roots));
                 for tree in &batch.trees_dropped {
                     self.hide_tree(*tree);
@@ -398,6 +420,11 @@ impl Commit {
             partitions: Arc::clone(&state.partitions),
         };
         self.plan(|planned| planned.without_tree(id)?.with_tree(hidden));
+    }
+
+    fn is_dropped(&self, tree: TreeId) -> bool {
+        let state = self.planned.get(tree);
+        state.is_some_and(|state| state.name.starts_with(DROPPED_PREFIX))
     }
 
     /// Who has parts of a tree.

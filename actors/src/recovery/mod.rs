@@ -333,6 +333,7 @@ pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
         superblock,
     };
     let opened = run(start, options, BackendChoice::Blocking, true, None, None)?;
+    opened.runtime.send_commit(CommitMessage::GoLive);
     opened.runtime.send_flusher(FlusherMessage::GoLive);
     Ok(opened)
 }
@@ -400,6 +401,7 @@ fn run(
         checkpoint_log_bytes: options.checkpoint_log_bytes,
         credit_bytes: (frames * page_bytes / 4).min(CREDIT_BYTES_MAX),
         unpublished_bytes_max: UNPUBLISHED_BYTES_MAX / options.shards,
+        balance_operations: options.balance_operations,
         batch_record_bytes_max: start
             .layout
             .record_bytes_max()
@@ -419,6 +421,7 @@ fn run(
         status: Status::default(),
         counters: Counters::default(),
         group_sizes: GroupSizes::new(),
+        moves_gate: Arc::default(),
         transactions: AtomicU64::new(0),
         settings,
     });

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TrySendError;
+use crossbeam_epoch::Guard;
 use treering_engine::memory::FrameId;
 use treering_engine::{PageRef, ShardId};
 use treering_io::{File, Operation};
 
 use super::credit::{CREDIT_FREE_BYTES, Credit, Credits};
 use super::files::LogFiles;
+use super::gate::Passage;
 use super::inside::is_inside;
 use super::kicks::Kicks;
 use super::seat::{Seat, Step};
@@ -23,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::flusher::{FileTask, Flusher, FlusherMessage};
 use crate::pager::{Begun, Pager, PagerMessage, Waiter};
 use crate::shard::{Request, Shard, ShardMessage};
-use crate::shared::{HeldFrame, Shared, unhold};
+use crate::shared::{HeldFrame, Shared, Version, unhold, with_guard};
 
 /// Publications that wait for the flusher before its thread is woken for them: it is in no hurry, and each wake
 /// costs more than taking note of all of them.
@@ -41,6 +43,8 @@ const YIELDING_MAX: usize = 32;
 const GATHERING_MIN: usize = 2;
 /// Outboxes kept for clients that run actors: more than one such client on each core is rare.
 const EMPTY_OUTBOXES_MAX: usize = 8;
+/// How long a client waits for room in a full mailbox of a shard before it looks again.
+const FULL_PAUSE: Duration = Duration::from_micros(20);
 /// Places in the mailboxes.
 const SHARD_REQUESTS: usize = 4096;
 const SHARD_REQUESTS_PER_STEP: usize = 512;
@@ -186,18 +190,67 @@ impl Runtime {
 
     // ---- sending, for clients ----
 
-    /// Leaves a request with a shard and makes sure that somebody runs it soon. `wait`: the caller will wait for
-    /// the answer, and so runs the shard itself if nobody does.
+    /// Leaves a request with the shard that `route` names, as [`send`](Self::send) does. The owner of a key may change:
+    /// so it is looked up and the request left with it under one pin of the epoch, for whose end a range that moves
+    /// waits (rule R22, `shard/moves`). Where the mailbox is full, both are done anew.
     ///
     /// # Errors
-    /// The request, if its sender would have to wait and must not: see [`is_inside`].
-    pub fn send(
+    /// Those of `route`; [`Error::WouldDeadlock`] if the sender would have to wait and must not (see [`is_inside`]);
+    /// [`Error::Closed`]. With the request.
+    pub fn send_routed(
         &self,
-        shard: ShardId,
-        mut request: Request,
+        route: impl Fn(&Version) -> Result<ShardId>,
+        request: Request,
         wait: bool,
-    ) -> std::result::Result<(), Box<Request>> {
-        let seat = self.shard(shard);
+    ) -> std::result::Result<ShardId, (Error, Option<Box<Request>>)> {
+        let look_up = |guard: &Guard| route(self.shared.current.load(guard));
+        if self.shards.len() == 1 {
+            // Nothing ever moves.
+            return match with_guard(&self.shared.memory, look_up) {
+                Err(error) => Err((error, Some(Box::new(request)))),
+                Ok(shard) => match self.send(shard, request, wait) {
+                    Ok(()) => Ok(shard),
+                    Err(request) => Err((Error::WouldDeadlock, Some(request))),
+                },
+            };
+        }
+        let mut unsent = match self.with_credit(request, wait) {
+            Ok(request) => Some(request),
+            Err(request) => return Err((Error::WouldDeadlock, Some(request))),
+        };
+        let mut rounds = 0;
+        loop {
+            let routed = with_guard(&self.shared.memory, |guard| {
+                let shard = look_up(guard)?;
+                if let Some(request) = unsent.take()
+                    && let Err(TrySendError::Full(ShardMessage::Request(request))) =
+                        self.shard(shard).request(ShardMessage::Request(request))
+                {
+                    unsent = Some(request);
+                }
+                Ok(shard)
+            });
+            let waited = match routed {
+                Ok(shard) if unsent.is_none() => {
+                    if !wait && self.sim.is_none() {
+                        self.shard(shard).sleeper.wake();
+                        self.shard(shard).discard_if_retired();
+                    }
+                    return Ok(shard);
+                }
+                Ok(shard) => self.wait_for_room(shard, rounds),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = waited {
+                return Err((error, unsent.map(Box::new)));
+            }
+            rounds += 1;
+        }
+    }
+
+    /// Gives a request the credit that its length needs; the request itself, if its sender would have to wait and must
+    /// not.
+    fn with_credit(&self, mut request: Request, wait: bool) -> std::result::Result<Request, Box<Request>> {
         if wait && is_inside() {
             return Err(Box::new(request));
         }
@@ -209,6 +262,46 @@ impl Runtime {
             },
             bytes => self.credit(bytes),
         };
+        Ok(request)
+    }
+
+    /// Lets time pass, since a shard's mailbox is full.
+    fn wait_for_room(&self, shard: ShardId, rounds: u32) -> Result<()> {
+        if let Some(sim) = &self.sim {
+            return if sim.step_for_room(self) {
+                Ok(())
+            } else {
+                Err(Error::Closed)
+            };
+        }
+        if self.stopping.load(Ordering::SeqCst) {
+            return Err(Error::Closed);
+        }
+        if is_inside() {
+            return Err(Error::WouldDeadlock);
+        }
+        self.shard(shard).sleeper.wake();
+        if rounds < YIELDS {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(FULL_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Leaves a request with a shard and makes sure that somebody runs it soon. `wait`: the caller will wait for
+    /// the answer, and so runs the shard itself if nobody does.
+    ///
+    /// # Errors
+    /// The request, if its sender would have to wait and must not: see [`is_inside`].
+    pub fn send(
+        &self,
+        shard: ShardId,
+        request: Request,
+        wait: bool,
+    ) -> std::result::Result<(), Box<Request>> {
+        let seat = self.shard(shard);
+        let request = self.with_credit(request, wait)?;
         if let Some(sim) = &self.sim {
             sim.request(self, seat, ShardMessage::Request(request));
             return Ok(());
@@ -233,15 +326,42 @@ impl Runtime {
     /// Credit for bytes that a client has under way, waiting until there is some. `None` for a database that has
     /// ended, which takes nothing. The caller holds no credit meanwhile.
     pub fn credit(&self, bytes: usize) -> Option<Credit> {
+        self.wait_until(|timeout| self.credits.take_within(bytes, timeout))
+    }
+
+    /// Waits until `look`, which may wait for as long as it is told, finds something. `None`: the database has ended.
+    pub fn wait_until<T>(&self, look: impl Fn(Duration) -> Option<T>) -> Option<T> {
         if let Some(sim) = &self.sim {
-            return sim.wait_until(self, || self.credits.take(bytes));
+            return sim.wait_until(self, || look(Duration::ZERO));
         }
         loop {
-            let credit = self.credits.take_within(bytes, STOPPED_LOOK);
-            if credit.is_some() || self.stopping.load(Ordering::SeqCst) {
-                return credit;
+            let found = look(STOPPED_LOOK);
+            if found.is_some() || self.stopping.load(Ordering::SeqCst) {
+                return found;
             }
         }
+    }
+
+    /// What a request that isn't for one key alone has to hold from before its owners are looked up until it is answered,
+    /// waiting for a range that moves. `None`: nothing ever moves.
+    ///
+    /// # Errors
+    /// [`Error::WouldDeadlock`] if the caller would have to wait and must not (see [`is_inside`]);
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub fn pass(&self) -> Result<Option<Passage>> {
+        let gate = &self.shared.moves_gate;
+        if self.shards.len() == 1 {
+            return Ok(None);
+        }
+        if let Some(passage) = gate.enter() {
+            return Ok(Some(passage));
+        }
+        self.check_wait()?;
+        let look = |timeout| match self.shared.status.cause() {
+            Some(cause) => Some(Err(Error::Poisoned { cause })),
+            None => gate.enter_within(timeout).map(|passage| Ok(Some(passage))),
+        };
+        self.wait_until(look).unwrap_or(Err(Error::Closed))
     }
 
     /// [`credit`](Self::credit), if there is some now.

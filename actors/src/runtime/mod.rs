@@ -5,6 +5,8 @@
 //! | [`seat`](seat) | one actor with its two mailboxes, and the rule that one caller at a time runs it |
 //! | [`dispatch`](dispatch) | carrying out an outbox, and running actors on the way |
 //! | [`credit`](credit) | how many bytes clients may have under way |
+//! | [`gate`](gate) | requests for several keys and ranges that move, out of each other's way |
+//! | [`ahead`](ahead) | keys that a transaction under way names |
 //! | [`waiting`](waiting) | spin, yield, sleep: the one place where threads wait |
 //! | [`threads`](threads) | the dedicated thread of each actor |
 //! | [`kicks`](kicks) | which actors got messages and have to be seen to |
@@ -18,9 +20,11 @@
 //! one. Ownership stays exclusive by the seat's lock, and messages leave in the order of steps, because they are
 //! sent before the lock is given back.
 
+mod ahead;
 mod credit;
 mod dispatch;
 mod files;
+mod gate;
 mod inside;
 mod kicks;
 mod seat;
@@ -28,9 +32,11 @@ mod sim;
 mod threads;
 mod waiting;
 
+pub(crate) use ahead::{KeysAhead, KeysUnderWay, key_hash};
 pub(crate) use credit::Credit;
 pub(crate) use dispatch::{Runtime, Started};
 pub(crate) use files::LogFiles;
+pub(crate) use gate::{MovesGate, Passage, Shut};
 pub(crate) use inside::is_inside;
 pub(crate) use sim::Sim;
 pub use sim::{Planted, SimOptions};

@@ -157,6 +157,9 @@ impl<A: Actor> Seat<A> {
                 worked = true;
                 actor.handle(message, now, outbox);
             }
+            if actor.counts_requests() {
+                actor.requests_waiting(self.requests.1.len());
+            }
             for _ in 0..requests_max {
                 if !actor.accepts_requests() {
                     break;

@@ -365,14 +365,17 @@ impl Shard {
     ) -> Progress {
         let place = match self.locate(tree, key, guard) {
             Place::Here(place) => place,
-            // Given away since the client looked. The next attempt knows.
-            Place::Elsewhere(_) => return Progress::Failed(Error::Conflict),
+            // Nothing moves while requests for several keys are under way (`runtime/gate.rs`).
+            Place::Elsewhere(_) | Place::Leaving | Place::Coming(_) => {
+                return Progress::Failed(Error::Conflict);
+            }
             Place::Nowhere => {
                 return Progress::Failed(Error::TreeNotFound {
                     name: format!("#{}", tree.0),
                 });
             }
         };
+        self.moves.note(&self.shared.settings, tree, key);
         if !self.supply_for(tree::reserve_for(self.height(place)), outbox) {
             return self.shortage.clone().map_or(Progress::Starved, Progress::Failed);
         }

@@ -62,8 +62,8 @@ impl Shard {
                     entries: tip.map_or(0, |tip| tip.root.entries),
                 }),
             },
-            // It was moved after the client had looked, and only what is cut into partitions is.
-            Place::Elsewhere(_) => Err(Error::TreeNotEmpty { entries: 0 }),
+            // Nothing moves while such a request is under way (`runtime/gate.rs`).
+            Place::Elsewhere(_) | Place::Leaving | Place::Coming(_) => Err(Error::Conflict),
             Place::Nowhere => Err(Error::TreeNotFound {
                 name: format!("#{}", tree.0),
             }),

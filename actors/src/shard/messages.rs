@@ -1,5 +1,6 @@
 //! What a shard worker is asked for, and what it is told.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::{fmt, io};
 
@@ -8,13 +9,14 @@ use treering_engine::tree::Root;
 use treering_engine::{Extent, PageId, PageRef, TreeId};
 use treering_io::AlignedBuffer;
 
+use super::moves::Wanted;
 use super::replay::ReplayPart;
 use super::transaction::{Transaction, Visit};
 use super::update::UpdateFunction;
 use crate::blob::Piece;
 use crate::error::Error;
 use crate::options::Durability;
-use crate::runtime::Credit;
+use crate::runtime::{Credit, Shut};
 use crate::ticket::{Reply, Resolution};
 
 /// A key and a value in one allocation.
@@ -292,6 +294,18 @@ impl fmt::Debug for Request {
 pub(crate) enum ShardMessage {
     /// From a client.
     Request(Request),
+    /// From another shard, which isn't the owner of its key any more.
+    Forwarded(Request),
+    /// From the former owner of a range: what was sent there. From now on the range is this shard's.
+    HandOver {
+        /// Number of the move.
+        moved: u64,
+        requests: VecDeque<Request>,
+        /// The next move may begin when this one is over.
+        shut: Option<Shut>,
+    },
+    /// From the commit actor: shares are uneven, or a tree is in too many pieces.
+    Wanted(Wanted),
     /// From the pager: the page that was asked for is resident in this frame, held once for this shard, or can't
     /// be had.
     Loaded {

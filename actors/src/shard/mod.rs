@@ -14,6 +14,7 @@
 //! - *exclusive*: a request for several keys. It runs alone on a batch of its own, so that it can be undone;
 //!   until it has run no other request is taken.
 //! - *waiting for a lock*: a transaction has claimed its key (see [`transaction`]).
+//! - *moving*: its key's range is on its way to, or from, another shard (see [`moves`]).
 //! - *in a batch*: applied (or refused); its reply leaves with the batch and is told when that is published
 //!   (rule R12).
 //!
@@ -32,6 +33,7 @@ mod exclusive;
 mod large;
 mod load;
 mod messages;
+mod moves;
 mod park;
 mod reclaim;
 mod relocate;
@@ -46,9 +48,10 @@ mod update;
 pub(crate) use messages::{
     Action, Condition, EmptyLists, LoadedTree, Pair, Request, ShardMessage, Stored, ValueKind,
 };
+pub(crate) use moves::{PartitionChange, Wanted};
 pub(crate) use replay::ReplayPart;
 pub(crate) use state::Shard;
-pub(crate) use transaction::{KeyRange, Part, Transaction, Visit, split};
+pub(crate) use transaction::{KeyRange, Part, Transaction, Visit, changes, split};
 pub(crate) use update::UpdateFunction;
 
 /// Most frozen batches of one shard that are not published yet.
@@ -60,6 +63,9 @@ const BATCH_OPERATIONS_MAX: usize = 1024;
 /// Most requests that wait for pages; each has at most one read under way. In small caches fewer: see
 /// [`parked_max`].
 const PARKED_MAX: usize = 256;
+
+/// Most requests that wait for a range which is on its way to its new owner, beyond what stands in a mailbox.
+const MOVED_REQUESTS_MAX: usize = 1024;
 
 /// Most parked requests of one shard: what they hold in memory, a path each, must leave frames for running them.
 /// (Bad run: in a cache of 256 frames 240 requests hold one page each, and none can have the frames to run.)

@@ -60,6 +60,7 @@ impl Shard {
     pub(super) fn loaded(&mut self, reference: PageRef, result: Result<FrameId, Error>) {
         let mut waiting = self.parked.by_page.remove(&reference.id).unwrap_or_default();
         self.reclaim_loaded(reference, result.as_ref().err());
+        self.move_loaded(reference.id, result.is_err());
         let failure = result.as_ref().err().cloned();
         let mut hold = None;
         match result {

@@ -171,7 +171,10 @@ impl Shard {
     /// Whether nothing is left of what this shard has of the tree.
     fn reclaim_leaves(&mut self, tree: TreeId, guard: &Guard, outbox: &mut Outbox) -> Result<bool, Miss> {
         if let Some(state) = self.shared.current.load(guard).directory.get(tree) {
-            self.tips.insert_all(state, self.id);
+            let (id, moves) = (self.id, &self.moves);
+            self.tips.insert_all(state, |partition| {
+                partition.owner == id && moves.has(tree, partition)
+            });
         }
         for _ in 0..LEAVES {
             let full = |tip: &&Tip| !tip.root.reference.is_none();

@@ -8,6 +8,7 @@ use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
 use super::large::{Large, LargeJobs};
 use super::messages::{EmptyLists, Request};
+use super::moves::{Moves, PartitionChange};
 use super::replay::ReplayJob;
 use super::store::{OpenPages, Supply};
 use super::tips::Tips;
@@ -28,6 +29,8 @@ pub(super) struct OpenBatch {
     pub sync: bool,
     pub trees_dropped: Vec<TreeId>,
     pub trees_forgotten: Vec<TreeId>,
+    /// Partitions that were cut, joined or given away.
+    pub partitions: Vec<PartitionChange>,
     /// Whether a bulk load is among what it did.
     pub loads: bool,
     /// Blobs, and whole trees, that the batch brought in.
@@ -46,6 +49,7 @@ impl OpenBatch {
             && self.extents_unused.is_empty()
             && self.trees_dropped.is_empty()
             && self.trees_forgotten.is_empty()
+            && self.partitions.is_empty()
     }
 }
 
@@ -137,6 +141,7 @@ pub(crate) struct Shard {
     pub(super) visits: Visits,
     /// Sets that are to be applied, in order.
     pub(super) sets_due: VecDeque<(u64, Arc<[Arc<Transaction>]>)>,
+    pub(super) moves: Moves,
     /// Frozen batches that are not published yet, and bytes of their records.
     pub(super) unpublished: u32,
     pub(super) unpublished_bytes: usize,
@@ -184,6 +189,7 @@ impl Shard {
                 loads: false,
                 trees_dropped: Vec::new(),
                 trees_forgotten: Vec::new(),
+                partitions: Vec::new(),
                 extents_added: Vec::new(),
                 extents_unused: Vec::new(),
             },
@@ -196,6 +202,7 @@ impl Shard {
             exclusive: None,
             visits: Visits::default(),
             sets_due: VecDeque::new(),
+            moves: Moves::default(),
             unpublished: 0,
             unpublished_bytes: 0,
             hits: 0,
@@ -227,5 +234,26 @@ impl Shard {
         self.open.pages.born = crate::shared::with_guard(&self.shared.memory, |guard| {
             self.shared.current.load(guard).seq.next()
         });
+    }
+}
+
+/// What waits for what, for tests that wait for ever.
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard")
+            .field("id", &self.id)
+            .field("incoming", &self.incoming)
+            .field("parked", &self.parked.count)
+            .field("ready", &self.ready.len())
+            .field("starved", &self.starved)
+            .field("exclusive", &self.exclusive.is_some())
+            .field("unpublished", &self.unpublished)
+            .field("open_operations", &self.open.operations)
+            .field("visits_arrived", &self.visits.arrived)
+            .field("visits_waiting", &self.visits.waiting.len())
+            .field("visits_held", &self.visits.held)
+            .field("visits_admitted", &self.visits.admitted)
+            .field("moves", &self.moves)
+            .finish_non_exhaustive()
     }
 }

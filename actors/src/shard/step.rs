@@ -17,13 +17,15 @@ use super::{
 };
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::client::NodeView;
-use crate::commit::{Batch, CommitMessage};
+use crate::commit::{Batch, CommitMessage, DROPPED_PREFIX};
 use crate::error::Error;
 use crate::flusher::FlusherMessage;
 use crate::options::Durability;
-use crate::shared::{Counter, with_guard};
+use crate::shared::{Counter, collect, with_guard};
 use crate::ticket::{Outcome, Resolution};
 
+/// How often a range that shall leave looks whether those whom it waits for are done.
+const MOVE_LOOK_NANOS: Nanos = 200_000;
 /// Requests that are looked up side by side before they run, and the number from which that pays.
 const WARMED_MAX: usize = 32;
 const WARMED_MIN: usize = 4;
@@ -33,7 +35,17 @@ impl Actor for Shard {
 
     fn handle(&mut self, message: ShardMessage, _now: Nanos, outbox: &mut Outbox) {
         match message {
-            ShardMessage::Request(request) => self.incoming.push_back(request),
+            ShardMessage::Request(request) => {
+                self.moves.request_taken();
+                self.incoming.push_back(request);
+            }
+            ShardMessage::Forwarded(request) => self.incoming.push_back(request),
+            ShardMessage::HandOver {
+                moved,
+                requests,
+                shut,
+            } => self.adopt(moved, requests, shut),
+            ShardMessage::Wanted(wanted) => self.want(wanted),
             ShardMessage::Loaded { reference, result } => self.loaded(reference, result),
             ShardMessage::Published {
                 batches,
@@ -93,9 +105,17 @@ impl Actor for Shard {
         }
     }
 
-    fn end_batch(&mut self, _now: Nanos, outbox: &mut Outbox) {
+    fn end_batch(&mut self, now: Nanos, outbox: &mut Outbox) {
+        self.moves.now = now;
         let shared = std::sync::Arc::clone(&self.shared);
-        with_guard(&shared.memory, |guard| self.run(guard, outbox));
+        with_guard(&shared.memory, |guard| {
+            self.follow_departure(guard);
+            self.end_departure(outbox);
+            self.run(guard, outbox);
+        });
+        if self.moves.waits_for_epoch() {
+            collect(&shared.memory);
+        }
         let hits = std::mem::take(&mut self.hits);
         shared.counters.add(Counter::ShardHits, hits);
         if self.should_freeze() {
@@ -113,7 +133,11 @@ impl Actor for Shard {
     }
 
     fn accepts_requests(&self) -> bool {
+        if self.moves.drains() {
+            return true;
+        }
         self.incoming.len() < BATCH_OPERATIONS_MAX
+            && !self.moves.is_full()
             && self.exclusive.is_none()
             && self.starved == Starved::No
             && self.parked.count < self.shared.settings.parked_max
@@ -122,7 +146,18 @@ impl Actor for Shard {
     }
 
     fn deadline(&self, _now: Nanos) -> Option<Nanos> {
-        self.can_reclaim().then_some(0)
+        if self.can_reclaim() || self.moves.counts_requests() {
+            return Some(0);
+        }
+        self.moves.waits_for_others().then_some(MOVE_LOOK_NANOS)
+    }
+
+    fn counts_requests(&self) -> bool {
+        self.moves.counts_requests()
+    }
+
+    fn requests_waiting(&mut self, count: usize) {
+        self.moves.requests_waiting(count);
     }
 }
 
@@ -133,6 +168,10 @@ pub(super) enum Place {
     Here(TipPlace),
     /// Another shard's.
     Elsewhere(ShardId),
+    /// It is about to be another shard's.
+    Leaving,
+    /// This shard's as soon as that move is handed over.
+    Coming(u64),
     /// Nobody's: there is no such tree, or it was dropped.
     Nowhere,
 }
@@ -207,6 +246,9 @@ impl Shard {
             if self.visit_next(guard, outbox) {
                 continue;
             }
+            if !self.run_wanted(guard, outbox) {
+                return;
+            }
             // One step takes more requests than may be parked. (Bad run: all of them miss, and hold all frames.)
             if self.parked.count >= self.shared.settings.parked_max || self.visits.singles >= LOCK_WAITERS_MAX
             {
@@ -219,6 +261,7 @@ impl Shard {
             let Some(request) = self.incoming.pop_front() else {
                 break;
             };
+            self.moves.adopting = self.moves.adopting.saturating_sub(1);
             if request.key().is_some() {
                 self.run_single(ReadyRequest::new(request), false, guard, outbox);
                 continue;
@@ -336,7 +379,19 @@ impl Shard {
                 } = ready;
                 self.finish(&request, held);
                 self.discard_large(large);
-                outbox.shards.push((owner, ShardMessage::Request(request)));
+                outbox.shards.push((owner, ShardMessage::Forwarded(request)));
+                return;
+            }
+            place @ (Place::Leaving | Place::Coming(_)) => {
+                let ReadyRequest {
+                    request, held, large, ..
+                } = ready;
+                self.finish(&request, held);
+                self.discard_large(large);
+                match place {
+                    Place::Coming(moved) => self.moves.queue_arriving(moved, request),
+                    _ => self.moves.queue_departing(request),
+                }
                 return;
             }
             Place::Nowhere => {
@@ -347,6 +402,7 @@ impl Shard {
                 return;
             }
         };
+        self.moves.note(&self.shared.settings, tree, key);
         let height = self.height(place);
         let creates_nodes = !matches!(ready.request.action, Action::Get { .. });
         let mut nodes = tree::reserve_for(height);
@@ -429,6 +485,7 @@ impl Shard {
         self.exclusive = None;
         self.sets_due.clear();
         self.refuse_visits(error, outbox);
+        self.refuse_moving(error);
         loop {
             // One that is refused may make the next for its key ready.
             if let Some(ready) = self.ready.pop_front() {
@@ -537,17 +594,29 @@ impl Shard {
         if let Some(place) = self.tips.find(tree, key) {
             return Place::Here(place);
         }
+        if self.moves.departs(tree, key) {
+            return Place::Leaving;
+        }
         let version = self.shared.current.load(guard);
-        let Some(state) = version.directory.get(tree) else {
+        // A tree that was dropped has kept its partitions. (Bad run: one of them comes here, and the news of the drop has
+        // gone to its former owner.)
+        let Some(state) = version
+            .directory
+            .get(tree)
+            .filter(|state| !state.name.starts_with(DROPPED_PREFIX))
+        else {
             return Place::Nowhere;
         };
         let index = state.partition_for(key);
         let Some(tip) = Tip::of(state, index) else {
             return Place::Nowhere;
         };
-        let owner = state.partitions[index].owner;
-        if owner != self.id {
-            return Place::Elsewhere(owner);
+        let partition = &state.partitions[index];
+        if partition.owner != self.id {
+            return Place::Elsewhere(partition.owner);
+        }
+        if self.moves.is_awaited(partition) {
+            return Place::Coming(partition.moved);
         }
         Place::Here(self.tips.insert(tree, tip))
     }
@@ -592,6 +661,7 @@ impl Shard {
             extents_unused: std::mem::take(&mut open.extents_unused),
             trees_dropped: std::mem::take(&mut open.trees_dropped),
             trees_forgotten: std::mem::take(&mut open.trees_forgotten),
+            partitions: std::mem::take(&mut open.partitions),
             resolutions: std::mem::replace(&mut open.resolutions, lists.resolutions),
             operations: std::mem::take(&mut open.operations),
             sync: std::mem::take(&mut open.sync),
@@ -622,6 +692,7 @@ impl Shard {
         self.open.extents_unused.append(&mut self.open.extents_added);
         self.open.loads = false;
         self.open.trees_dropped.clear();
+        self.open.partitions.clear();
         self.tips.undo();
     }
 
@@ -632,7 +703,10 @@ impl Shard {
         self.forget_validation(cause, outbox);
         self.tips.clear();
         let shared = std::sync::Arc::clone(&self.shared);
-        with_guard(&shared.memory, |guard| self.restart_reclaiming(guard));
+        with_guard(&shared.memory, |guard| {
+            self.cancel_departure(guard);
+            self.restart_reclaiming(guard);
+        });
         self.tip_epoch = tip_epoch;
         for resolution in &mut self.open.resolutions {
             resolution.result = Err(cause.clone());

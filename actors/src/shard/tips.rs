@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use treering_engine::catalog::TreeState;
+use treering_engine::catalog::{Partition, TreeState};
 use treering_engine::tree::Root;
 use treering_engine::{ShardId, TreeId};
 
@@ -20,11 +20,23 @@ pub(super) struct Tip {
     pub root: Root,
     /// Root before the open batch, for undoing it.
     pub frozen: Root,
+    /// Which move has brought the partition here; see [`Partition::moved`].
+    pub moved: u64,
     /// Whether it stands in `Tips::touched`.
     touched: bool,
 }
 
 impl Tip {
+    /// The partition as its owner's batch says it.
+    pub fn partition(&self, owner: ShardId) -> Partition {
+        Partition {
+            lower: Arc::clone(&self.lower),
+            root: self.root,
+            owner,
+            moved: self.moved,
+        }
+    }
+
     /// Whether it and partition `index` of a tree hold a key in common.
     fn overlaps(&self, state: &TreeState, index: usize) -> bool {
         let lower = &state.partitions[index].lower;
@@ -43,6 +55,7 @@ impl Tip {
                 .map(|next| Arc::clone(&next.lower)),
             root: partition.root,
             frozen: partition.root,
+            moved: partition.moved,
             touched: false,
         })
     }
@@ -106,18 +119,30 @@ impl Tips {
         TipPlace { tree, index }
     }
 
-    /// Adds tips for all partitions of the tree that a version gives to `owner` and of which no part has a tip: those
-    /// that do were changed since.
-    pub fn insert_all(&mut self, state: &TreeState, owner: ShardId) {
+    /// Adds tips for all partitions of a version's tree that are wanted and of which no part has a tip: those that do
+    /// were changed since.
+    pub fn insert_all(&mut self, state: &TreeState, wanted: impl Fn(&Partition) -> bool) {
         for (index, partition) in state.partitions.iter().enumerate() {
             let known = self.of_tree(state.id);
-            if partition.owner == owner
+            if wanted(partition)
                 && !known.iter().any(|tip| tip.overlaps(state, index))
                 && let Some(tip) = Tip::of(state, index)
             {
                 self.insert(state.id, tip);
             }
         }
+    }
+
+    /// Gives up the tip that begins at `lower`.
+    pub fn remove(&mut self, tree: TreeId, lower: &[u8]) {
+        if let Some(tips) = self.trees.get_mut(&tree) {
+            tips.retain(|tip| *tip.lower != *lower);
+            if tips.is_empty() {
+                self.trees.remove(&tree);
+            }
+        }
+        self.touched
+            .retain(|(touched, other)| *touched != tree || **other != *lower);
     }
 
     /// Gives up all tips of a tree.
@@ -214,6 +239,7 @@ mod tests {
             upper: upper.map(bytes),
             root: root(number),
             frozen: root(number),
+            moved: 0,
             touched: false,
         }
     }

@@ -43,9 +43,12 @@ pub(crate) enum Counter {
     DirtyPages,
     FramesLoading,
     FramesEvicting,
+    PartitionMoves,
+    PartitionJoins,
+    RequestsHandedOver,
 }
 
-const COUNTERS: usize = Counter::FramesEvicting as usize + 1;
+const COUNTERS: usize = Counter::RequestsHandedOver as usize + 1;
 
 /// One cell a cache line: two threads that count different things don't disturb each other.
 #[derive(Debug, Default)]
@@ -53,8 +56,14 @@ const COUNTERS: usize = Counter::FramesEvicting as usize + 1;
 struct Cell(AtomicU64);
 
 /// All counters of a database.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters([Cell; COUNTERS]);
+
+impl Default for Counters {
+    fn default() -> Counters {
+        Counters(std::array::from_fn(|_| Cell::default()))
+    }
+}
 
 impl Counters {
     pub fn add(&self, counter: Counter, amount: u64) {

@@ -24,6 +24,7 @@ use treering_engine::memory::Memory;
 use treering_engine::version::VersionCell;
 
 use crate::options::{Durability, Retention};
+use crate::runtime::MovesGate;
 
 /// Name of the data file inside the database directory.
 pub(crate) const DATA_FILE: &str = "data";
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub counters: Counters,
     /// Operations per commit group.
     pub group_sizes: GroupSizes,
+    /// Keeps requests for several keys and ranges that move out of each other's way.
+    pub moves_gate: Arc<MovesGate>,
     /// Numbers of transactions.
     pub transactions: AtomicU64,
     /// Fixed limits and settings.
@@ -80,6 +83,8 @@ pub(crate) struct Settings {
     pub credit_bytes: usize,
     /// Most record bytes in the frozen batches of one shard that are not published, beyond which none is frozen.
     pub unpublished_bytes_max: usize,
+    /// Operations after which the shards' shares of the work are looked at.
+    pub balance_operations: u64,
     /// Most record bytes of one batch.
     pub batch_record_bytes_max: usize,
     /// Longest time that a buffered write stays unsynced.

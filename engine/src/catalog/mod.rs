@@ -21,6 +21,9 @@ pub struct Partition {
     pub root: Root,
     /// The worker that alone may change it.
     pub owner: ShardId,
+    /// Which move has brought it to its owner, 0 for none: it says whether the owner may begin with it. Not stored:
+    /// opening ends all moves.
+    pub moved: u64,
 }
 
 /// A tree.
@@ -45,6 +48,7 @@ impl TreeState {
             lower: Arc::from([]),
             root,
             owner,
+            moved: 0,
         };
         TreeState {
             id,

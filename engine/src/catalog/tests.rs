@@ -31,6 +31,7 @@ fn partitioned(id: u32, lowers: &[&str]) -> TreeState {
         lower: Arc::from(lower.as_bytes()),
         root: root(index as u32 + 2),
         owner: ShardId(index as u16),
+        moved: 0,
     };
     let partitions = lowers.iter().enumerate().map(partition).collect();
     TreeState {
@@ -71,6 +72,7 @@ fn partitions_are_cut_joined_and_given_away() {
         lower: lower(key),
         root: root(number),
         owner: ShardId(owner),
+        moved: 0,
     };
     let cut = directory
         .with_partitions(id, &[lower("g")], &[partition("g", 20, 1), partition("k", 21, 7)])

@@ -369,6 +369,7 @@ fn decode_partition(raw: &RawPartition, lower: &[u8], file_pages: u32) -> Result
         lower: Arc::from(lower),
         root,
         owner: ShardId(raw.owner.get()),
+        moved: 0,
     })
 }
 

@@ -27,11 +27,13 @@ fn tree(id: u32, name: &str, lowers: &[Vec<u8>]) -> TreeState {
         lower: Arc::from(&lower[..]),
         root: root(index as u32 + 50, u64::from(id) << 33),
         owner: ShardId(index as u16),
+        moved: 0,
     });
     let first = Partition {
         lower: Arc::from([]),
         root: Root::default(),
         owner: ShardId(0),
+        moved: 0,
     };
     TreeState {
         id: TreeId(id),

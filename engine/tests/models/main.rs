@@ -1,5 +1,5 @@
 //! Models of the shared-memory protocols, explored by `loom` in every interleaving with at most two
-//! preemptions: residency, frame reuse, the pool, version publication, the sleeping flag.
+//! preemptions: residency, frame reuse, the pool, version publication, the sleeping flag, the gate.
 //!
 //! The protocol files of the engine are included by path and find, as `crate::sync`, loom's atomics and a
 //! stand-in for the epoch instead of the real ones; so no build flag is needed and what is explored is the code
@@ -12,12 +12,16 @@ mod memory;
 mod planted;
 mod sync;
 
+mod gate_model;
 mod occupancy_model;
 mod pool_model;
 mod publication_model;
 mod sleeping_model;
 mod version_model;
 
+#[allow(dead_code)]
+#[path = "../../src/gate.rs"]
+mod gate;
 #[allow(dead_code)]
 #[path = "../../src/sleeping.rs"]
 mod sleeping;

@@ -104,6 +104,8 @@ impl Run {
         let result = self.work(&db);
         self.outcome.steps += sim::steps(&db);
         self.outcome.checkpoints += db.stats().checkpoints;
+        self.outcome.moves += db.stats().partition_moves;
+        self.outcome.joins += db.stats().partition_joins;
         if result.is_err() || sim::is_cut(&db) || cut && self.random.one_in(2) {
             sim::crash(db);
             return result;
@@ -166,6 +168,13 @@ impl Run {
             sent: Vec::new(),
             sends: 0,
         };
+        if self.filler_bytes > 0 && !hands.count.contains(b"founded")? {
+            let filler = vec![0; self.filler_bytes];
+            for tree in &hands.accounts {
+                let beside = |account: u64| [&account.to_be_bytes()[..], b"beside"].concat();
+                (0..self.accounts).try_for_each(|account| tree.put(beside(account), &filler))?;
+            }
+        }
         // All at once, or not yet.
         hands.client.transact(|tx| {
             if tx.contains(&hands.count, b"founded")? {
@@ -339,7 +348,8 @@ impl Run {
                 Work::Journal { entries } => {
                     // A key that no other transaction uses, anywhere in the range.
                     let unique = transaction.seq().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ hands.sends;
-                    transaction.put(&hands.journal, unique.to_be_bytes(), b"entry")?;
+                    let entry = vec![1; 5 + self.filler_bytes];
+                    transaction.put(&hands.journal, unique.to_be_bytes(), entry)?;
                     transaction.put(&hands.count, b"entries", (entries + 1).to_le_bytes())
                 }
             }

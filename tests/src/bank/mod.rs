@@ -10,7 +10,8 @@
 //! | duty | reads two flags in different trees and turns one off if both are on | one of the two is on (write skew) |
 //! | journal | counts the entries of a range, adds one, and writes the count into another tree | there are as many entries as the count says (phantoms) |
 //!
-//! Single updates of the same accounts, blind batches, checkpoints and long pauses run between them.
+//! Single updates of the same accounts, blind batches, checkpoints and long pauses run between them, and shards give each
+//! other key ranges.
 
 mod life;
 
@@ -50,6 +51,10 @@ struct Run {
     /// Trees with accounts, on all shards.
     trees: usize,
     accounts: u64,
+    /// Bytes that lie beside each account, so that trees have leaves to be cut between.
+    filler_bytes: usize,
+    /// Writes after which the shards' shares are looked at.
+    balance_operations: u64,
     /// Most transactions that are begun and not sent, and tickets not waited for.
     open_max: usize,
     touches: BTreeMap<(usize, u64), Touches>,
@@ -75,6 +80,8 @@ pub fn run(seed: u64, planted: Planted) -> Result<Outcome, String> {
         shards: random.pick(&[1, 2, 2, 3, 4]),
         trees: random.pick(&[2, 3, 4]),
         accounts: random.pick(&[1, 2, 5, 40]),
+        filler_bytes: random.pick(&[0, 900]),
+        balance_operations: random.pick(&[3, 8, 30, u64::MAX]),
         open_max: random.pick(&[2, 4, 12]),
         touches: BTreeMap::new(),
         random,
@@ -95,6 +102,7 @@ impl Run {
         Options::new()
             .cache_bytes(1024 * PAGE_BYTES)
             .shards(self.shards)
+            .balance_operations(self.balance_operations)
             .log_segment_bytes(SEGMENT_BYTES)
             .checkpoint_log_bytes(2 * SEGMENT_BYTES)
     }

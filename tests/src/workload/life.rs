@@ -110,8 +110,11 @@ impl Run {
 
     /// Opens the database. `None`: the power was cut meanwhile, or the disk's faults are the reason.
     fn open(&mut self, cut_after: Option<u64>) -> Result<Option<Hands>, String> {
-        self.busy.clear();
-        let options = self.profile.options();
+        let mut options = self.profile.options();
+        if self.random.one_in(4) {
+            // Whose ranges are those of shards that are gone?
+            options = options.shards(1 + self.random.below(self.profile.shards as u64) as usize);
+        }
         let simulation = SimOptions {
             seed: self.random.word(),
             power_cut_after_steps: cut_after,
@@ -300,6 +303,8 @@ impl Run {
         self.outcome.steps += sim::steps(&hands.db);
         self.outcome.evictions += stats.evictions;
         self.outcome.checkpoints += stats.checkpoints;
+        self.outcome.moves += stats.partition_moves;
+        self.outcome.joins += stats.partition_joins;
     }
 
     /// Everything that the workload's trees hold, now or in a snapshot. `None`: the power was cut meanwhile, or a fault

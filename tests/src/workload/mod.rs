@@ -12,12 +12,12 @@ mod named;
 mod operations;
 mod profile;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use treering::sim::Planted;
 use treering_io::{FaultRates, SimDirectory, SimOptions};
 
-use crate::model::{Model, Need, Place};
+use crate::model::{Model, Need};
 use crate::random::Random;
 
 pub use profile::Profile;
@@ -58,6 +58,10 @@ pub struct Outcome {
     pub replayed: u64,
     /// Pages that compactions moved.
     pub relocated: u64,
+    /// Ranges that went to another shard.
+    pub moves: u64,
+    /// Neighbouring partitions that were joined.
+    pub joins: u64,
 }
 
 impl Outcome {
@@ -72,6 +76,8 @@ impl Outcome {
         self.checkpoints += other.checkpoints;
         self.replayed += other.replayed;
         self.relocated += other.relocated;
+        self.moves += other.moves;
+        self.joins += other.joins;
     }
 }
 
@@ -99,7 +105,6 @@ pub fn run(seed: u64, setting: &Setting) -> Result<Outcome, String> {
         created: Vec::new(),
         passing: life::Passing::default(),
         named: BTreeMap::new(),
-        busy: BTreeSet::new(),
         outcome: Outcome::default(),
     };
     for life in 0..run.profile.lives {
@@ -127,8 +132,6 @@ struct Run {
     passing: life::Passing,
     /// Named snapshots that may be there.
     named: BTreeMap<String, life::Named>,
-    /// Keys of transactions over several shards that are not answered: what is sent next may overtake them.
-    busy: BTreeSet<Place>,
     outcome: Outcome,
 }
 

@@ -16,7 +16,7 @@ use crate::model::{Content, Place, WriteId};
 /// A request that was sent and not waited for.
 pub(super) enum Outstanding {
     Put(Ticket<()>, Vec<WriteId>),
-    Transaction(Ticket<()>, Vec<WriteId>, Vec<Place>),
+    Transaction(Ticket<()>, Vec<WriteId>),
     Delete(Ticket<bool>, WriteId, bool),
     Get(Ticket<Option<Value>>, Place, Option<Content>),
     Update(Ticket<()>, WriteId),
@@ -87,15 +87,9 @@ impl Run {
     }
 
     fn place(&mut self, hands: &Hands) -> Place {
-        loop {
-            let tree = self.random.below(hands.trees.len() as u64) as usize;
-            let number = self.random.below(self.profile.keys);
-            let place = (tree, self.key(number));
-            // There is always one that isn't busy: see `transaction`.
-            if !self.busy.contains(&place) {
-                return place;
-            }
-        }
+        let tree = self.random.below(hands.trees.len() as u64) as usize;
+        let number = self.random.below(self.profile.keys);
+        (tree, self.key(number))
     }
 
     /// The same key for a number every time, of a length of its own, many with a long common prefix.
@@ -156,9 +150,8 @@ impl Run {
                 let answer = ticket.wait();
                 self.answered(db, answer, &ids, "a put")?;
             }
-            Outstanding::Transaction(ticket, ids, places) => {
+            Outstanding::Transaction(ticket, ids) => {
                 let answer = ticket.wait();
-                self.busy.retain(|place| !places.contains(place));
                 self.answered(db, answer, &ids, "a batch over trees")?;
             }
             Outstanding::Delete(ticket, id, expected) => {
@@ -284,9 +277,7 @@ impl Run {
         let mut chosen = BTreeMap::new();
         for _ in 0..pairs {
             let place = self.place(hands);
-            if !self.busy.contains(&(number, place.1.clone())) {
-                chosen.insert(place.1, self.content());
-            }
+            chosen.insert(place.1, self.content());
         }
         let ids: Vec<WriteId> = chosen
             .iter()
@@ -310,11 +301,6 @@ impl Run {
             let content = self.content();
             chosen.insert(self.place(hands), (!self.random.one_in(4)).then_some(content));
         }
-        // Other operations need a key, too.
-        let places = hands.trees.len() as u64 * self.profile.keys;
-        while (self.busy.len() + chosen.len()) as u64 >= places {
-            chosen.pop_last();
-        }
         let number = self.model.next_batch();
         let mut batch = hands.client.batch().durability(durability);
         for (place, content) in &chosen {
@@ -323,17 +309,13 @@ impl Run {
                 None => batch.delete(&hands.trees[place.0], &place.1),
             };
         }
-        let places: Vec<Place> = chosen.keys().cloned().collect();
         let ids: Vec<WriteId> = chosen
             .into_iter()
             .map(|(place, content)| self.model.send(place, content, sync, Some(number)))
             .collect();
         match batch.send() {
             Ok(ticket) => {
-                self.busy.extend(places.iter().cloned());
-                hands
-                    .outstanding
-                    .push(Outstanding::Transaction(ticket, ids, places));
+                hands.outstanding.push(Outstanding::Transaction(ticket, ids));
                 Ok(())
             }
             Err(error) => self

@@ -32,6 +32,8 @@ pub struct Profile {
     pub loaded: u64,
     /// Shard workers.
     pub shards: usize,
+    /// Writes after which the shards' shares are looked at.
+    pub balance_operations: u64,
     /// Frames of the cache.
     pub frames: u64,
     /// Log segments in checkpoints.
@@ -78,6 +80,7 @@ impl Profile {
             } else {
                 &[256, 256, 512]
             }),
+            balance_operations: random.pick(&[4, 12, 40, u64::MAX]),
             checkpoint_segments: random.pick(&[1, 2, 6]),
             dirty_pages: random.pick(&[8, 60, 1_000]),
             flush_nanos: random.pick(&[50_000, 1_000_000, 100_000_000]),
@@ -101,6 +104,7 @@ impl Profile {
         Options::new()
             .cache_bytes(self.frames * PAGE_BYTES)
             .shards(self.shards)
+            .balance_operations(self.balance_operations)
             .durability(Durability::Sync)
             .log_segment_bytes(SEGMENT_BYTES)
             .checkpoint_log_bytes(self.checkpoint_segments * SEGMENT_BYTES)

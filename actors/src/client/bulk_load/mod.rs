@@ -27,7 +27,7 @@ use treering_engine::log::RecordWriter;
 use treering_engine::memory::Class;
 use treering_engine::page::{self, ValueRef};
 use treering_engine::tree::BulkBuilder;
-use treering_engine::{Extent, ShardId, TreeId};
+use treering_engine::{Extent, TreeId};
 use treering_io::AlignedBuffer;
 
 use self::pages::{Filled, Pages};
@@ -38,9 +38,9 @@ use crate::blob::blob_extents;
 use crate::error::{Error, Result};
 use crate::flusher::{ExtentWaiter, FlusherMessage};
 use crate::options::Durability;
-use crate::shard::{Action, LoadedTree, Request};
+use crate::shard::{Action, LoadedTree};
 use crate::shared::{Shared, with_guard};
-use crate::ticket::{Outcome, ticket};
+use crate::ticket::Outcome;
 
 /// Least and most bytes of pages asked for at a time: as many as the load has taken so far, within these bounds.
 const EXTENT_BYTES_MIN: usize = 256 << 10;
@@ -81,7 +81,6 @@ impl Tree {
 struct Load<'i> {
     inner: &'i Arc<Inner>,
     tree: TreeId,
-    owner: ShardId,
     builder: BulkBuilder,
     pages: Pages,
     writes: Writes<'i>,
@@ -95,8 +94,10 @@ struct Load<'i> {
 impl<'i> Load<'i> {
     fn begin(inner: &'i Arc<Inner>, tree: TreeId) -> Result<Load<'i>> {
         let shared = &inner.runtime.shared;
-        let owner = inner.owner(tree, &[])?;
-        let outcome = request(inner, owner, tree, Action::PrepareLoad, Durability::Buffered)?;
+        let asked = inner.send_for_tree(tree, Action::PrepareLoad, Durability::Buffered, true, |outcome| {
+            outcome
+        });
+        let outcome = asked?.wait()?;
         let Outcome::Stamp(stamp) = outcome else {
             unreachable!("that is what the request is answered with")
         };
@@ -106,7 +107,6 @@ impl<'i> Load<'i> {
         Ok(Load {
             inner,
             tree,
-            owner,
             builder: BulkBuilder::new(page_bytes, FILL_PERCENT),
             pages: Pages::new(page_bytes, stamp, born),
             writes: Writes::new(inner),
@@ -232,7 +232,9 @@ impl<'i> Load<'i> {
             extents,
         };
         let action = Action::Load(Box::new(loaded));
-        request(self.inner, self.owner, self.tree, action, durability)?;
+        self.inner
+            .send_for_tree(self.tree, action, durability, true, |_| ())?
+            .wait()?;
         Ok(self.entries)
     }
 
@@ -269,28 +271,6 @@ impl Drop for Load<'_> {
                 .send_flusher(FlusherMessage::Release { extents });
         }
     }
-}
-
-/// Sends a request for a whole tree and waits for its answer.
-fn request(
-    inner: &Arc<Inner>,
-    owner: ShardId,
-    tree: TreeId,
-    action: Action,
-    durability: Durability,
-) -> Result<Outcome> {
-    inner.runtime.shared.status.check_write()?;
-    let (reply, ticket) = ticket(&inner.runtime, Some(owner), |outcome| outcome);
-    let request = Request {
-        tree,
-        action,
-        durability,
-        reply,
-        credit: None,
-    };
-    let sent = inner.runtime.send(owner, request, true);
-    sent.map_err(|_| Error::WouldDeadlock)?;
-    ticket.wait()
 }
 
 /// Where there is no file, the frames are where the pages are.

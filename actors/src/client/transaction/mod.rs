@@ -254,7 +254,7 @@ impl Transaction {
     }
 
     /// As [`commit`](Transaction::commit), pipelined: the ticket tells when it is done. It comes after what this thread
-    /// has sent before; what is sent next comes after it for sure only once it is answered.
+    /// has sent before, and before what it sends next for the keys that are written here.
     ///
     /// # Errors
     /// As [`commit`](Transaction::commit), some of them by the ticket.
@@ -268,6 +268,8 @@ impl Transaction {
             // All that was read is from one instant.
             return Ok(Ticket::done(&self.inner.runtime));
         }
+        self.inner.wait_for_keys(self.written())?;
+        let passage = self.inner.runtime.pass()?;
         let mut parts = Parts::new(&self.inner);
         match self.fill(&mut parts) {
             Ok(()) => {}
@@ -282,7 +284,13 @@ impl Transaction {
             durability: self.durability,
             snapshot: Some(Arc::clone(&self.version)),
         };
-        self.inner.send_transaction(transaction, wait)
+        self.inner.send_transaction(transaction, passage, wait)
+    }
+
+    /// The keys that are written.
+    fn written(&self) -> impl Iterator<Item = (TreeId, &[u8])> {
+        let trees = self.writes.iter();
+        trees.flat_map(|(tree, writes)| writes.keys().map(|key| (*tree, &key[..])))
     }
 
     fn fill(&self, parts: &mut Parts<'_>) -> Result<()> {
@@ -378,11 +386,15 @@ impl<'i> Parts<'i> {
         };
         let first = at(&range.lower, 0);
         let last = at(&range.upper, state.partitions.len() - 1);
-        for partition in first..=last {
-            let part = self.parts.entry((tree, partition));
-            part.or_insert_with(|| Part::new(tree, &state.partitions[partition]))
+        for index in first..=last {
+            let partition = &state.partitions[index];
+            let upper = state.partitions.get(index + 1).map(|next| &*next.lower);
+            // Not all of it: the locks of one part would be in the way of the next one's.
+            let within = range.clipped(&partition.lower, upper);
+            let part = self.parts.entry((tree, index));
+            part.or_insert_with(|| Part::new(tree, partition))
                 .ranges
-                .push(range.clone());
+                .push(within);
         }
         Ok(())
     }

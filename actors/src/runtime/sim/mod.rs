@@ -136,9 +136,7 @@ impl Sim {
                 Ok(()) => return,
                 Err(refused) => message = refused.into_inner(),
             }
-            if !self.step(runtime) {
-                self.give_up(runtime, "nothing can run, and a mailbox is full");
-            }
+            self.step_for_room(runtime);
         }
     }
 
@@ -150,10 +148,24 @@ impl Sim {
                 return found;
             }
             if !self.step(runtime) && self.is_powered() {
-                self.give_up(runtime, "nothing can run, and a client waits for credit");
+                self.give_up(
+                    runtime,
+                    "nothing can run, and a client waits for credit, a move or a transaction",
+                );
             }
         }
         None
+    }
+
+    /// A step while a client waits for room in a mailbox; false: the power is off.
+    pub fn step_for_room(&self, runtime: &Runtime) -> bool {
+        if !self.is_powered() {
+            return false;
+        }
+        if !self.step(runtime) && self.is_powered() {
+            self.give_up(runtime, "nothing can run, and a mailbox is full");
+        }
+        self.is_powered()
     }
 
     /// Runs steps until the answer is there. `None`: there will be none.

@@ -30,6 +30,10 @@ pub enum Planted {
     FreeRetiredPages,
     /// The news of loaded pages get lost.
     LoseLoadedPages,
+    /// A range is handed over first, and what was sent for it to its former owner afterwards (rule R22).
+    OvertakeInMove,
+    /// What was sent to the former owner of a range never comes to the new one.
+    LoseHandOver,
     /// Owners after the first don't compare what a transaction has read, nor lock it.
     SkipValidation,
     /// Locks are given back when a transaction leaves for the next owner (rule R21).
@@ -75,6 +79,21 @@ impl Planted {
                         }
                     }
                 }
+            }
+            Planted::OvertakeInMove => {
+                let mut late = Vec::new();
+                for (shard, message) in &mut outbox.shards {
+                    if let ShardMessage::HandOver { requests, .. } = message {
+                        let requests = std::mem::take(requests).into_iter();
+                        late.extend(requests.map(|request| (*shard, ShardMessage::Forwarded(request))));
+                    }
+                }
+                outbox.shards.append(&mut late);
+            }
+            Planted::LoseHandOver => {
+                outbox
+                    .shards
+                    .retain(|(_, message)| !matches!(message, ShardMessage::HandOver { .. }));
             }
             Planted::LoseLoadedPages => {
                 outbox
@@ -210,6 +229,7 @@ fn publish_parts_early(outbox: &mut Outbox, memory: &mut Memory) {
                 extents_unused: Vec::new(),
                 trees_dropped: Vec::new(),
                 trees_forgotten: Vec::new(),
+                partitions: Vec::new(),
                 loads: false,
                 resolutions: Vec::new(),
                 operations: 0,

@@ -335,6 +335,9 @@ impl Sim {
         describe("commit", &runtime.commit, &mut line);
         describe("pager", &runtime.pager, &mut line);
         describe("flusher", &runtime.flusher, &mut line);
+        for seat in &runtime.shards {
+            let _ = seat.with(|shard| writeln!(text, "{shard:?}"));
+        }
         let memory = &runtime.shared.memory;
         let _ = writeln!(
             text,

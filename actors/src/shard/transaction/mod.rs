@@ -126,6 +126,22 @@ impl KeyRange {
         RangeBounds::<[u8]>::contains(&self.bounds(), key)
     }
 
+    /// What of it lies between two keys: `lower` included, `upper` not.
+    pub fn clipped(&self, lower: &[u8], upper: Option<&[u8]>) -> KeyRange {
+        KeyRange {
+            lower: match &self.lower {
+                Bound::Included(key) | Bound::Excluded(key) if **key >= *lower => self.lower.clone(),
+                _ => Bound::Included(lower.to_vec()),
+            },
+            upper: match (&self.upper, upper) {
+                (_, None) => self.upper.clone(),
+                (Bound::Included(key), Some(upper)) if **key < *upper => self.upper.clone(),
+                (Bound::Excluded(key), Some(upper)) if **key <= *upper => self.upper.clone(),
+                (_, Some(upper)) => Bound::Excluded(upper.to_vec()),
+            },
+        }
+    }
+
     /// Whether no key can lie within.
     pub fn is_empty(&self) -> bool {
         match self.bounds() {
@@ -202,7 +218,7 @@ impl std::fmt::Debug for Visit {
 }
 
 /// The tree and key of each change, in order.
-fn changes(records: &[u8]) -> impl Iterator<Item = (TreeId, &[u8])> {
+pub(crate) fn changes(records: &[u8]) -> impl Iterator<Item = (TreeId, &[u8])> {
     RecordReader::resume(records, 0).map_while(|record| match record {
         Ok(
             Record::Put { tree, key, .. } | Record::PutBlob { tree, key, .. } | Record::Delete { tree, key },

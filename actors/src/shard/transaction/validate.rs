@@ -9,7 +9,7 @@
 //! A miss leaves the [`Progress`]: keys that were compared aren't compared again. Within a range the walk starts anew,
 //! because nodes of an open batch change in place.
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 
 use crossbeam_epoch::Guard;
 use treering_engine::TreeId;
@@ -98,10 +98,10 @@ impl Shard {
         let empty = TreeState::new(tree, "", Root::default(), self.id);
         let before = before.unwrap_or(&empty);
         for tip in self.tips.of_tree(tree) {
-            let here = clipped(range, &tip.lower, tip.upper.as_deref());
+            let here = range.clipped(&tip.lower, tip.upper.as_deref());
             for (index, partition) in before.partitions.iter().enumerate() {
                 let upper = before.partitions.get(index + 1).map(|next| &*next.lower);
-                let common = clipped(&here, &partition.lower, upper);
+                let common = here.clipped(&partition.lower, upper);
                 if common.is_empty() {
                     continue;
                 }
@@ -119,22 +119,6 @@ impl Shard {
             }
         }
         Ok(false)
-    }
-}
-
-/// What of a range lies between two keys: `lower` included, `upper` not.
-fn clipped(range: &KeyRange, lower: &[u8], upper: Option<&[u8]>) -> KeyRange {
-    KeyRange {
-        lower: match &range.lower {
-            Bound::Included(key) | Bound::Excluded(key) if **key >= *lower => range.lower.clone(),
-            _ => Bound::Included(lower.to_vec()),
-        },
-        upper: match (&range.upper, upper) {
-            (_, None) => range.upper.clone(),
-            (Bound::Included(key), Some(upper)) if **key < *upper => range.upper.clone(),
-            (Bound::Excluded(key), Some(upper)) if **key <= *upper => range.upper.clone(),
-            (_, Some(upper)) => Bound::Excluded(upper.to_vec()),
-        },
     }
 }
 

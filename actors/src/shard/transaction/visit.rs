@@ -155,7 +155,13 @@ impl Shard {
 
     /// Lets one visit or waiting request do what it can; false when there is none to look at.
     pub(in crate::shard) fn visit_next(&mut self, guard: &Guard, outbox: &mut Outbox) -> bool {
-        if let Some(visit) = self.visits.arrived.pop_front() {
+        // What was handed over with a range may be by the client of a visit, and comes before it.
+        let arrived = if self.moves.adopting == 0 {
+            self.visits.arrived.pop_front()
+        } else {
+            None
+        };
+        if let Some(visit) = arrived {
             self.arrive(visit, guard, outbox);
         } else if let Some(order) = self.visits.due.pop_front() {
             self.look_at(order, guard, outbox);
@@ -170,8 +176,8 @@ impl Shard {
         let part = &visit.transaction.parts[visit.next];
         match self.locate(part.tree, &part.lower, guard) {
             Place::Here(_) => None,
-            // Given away since the client looked. The next attempt knows.
-            Place::Elsewhere(_) => Some(Error::Conflict),
+            // Nothing moves while transactions are under way (`runtime/gate.rs`).
+            Place::Elsewhere(_) | Place::Leaving | Place::Coming(_) => Some(Error::Conflict),
             Place::Nowhere => Some(not_found(part.tree)),
         }
     }

@@ -1,0 +1,102 @@
+//! How the work is shared out: moves come to an end, and work that one shard does best stays with it.
+
+use treering::sim::{self, SimOptions};
+use treering::{Db, Durability, Options, Stats, Ticket, Tree};
+use treering_io::SimDirectory;
+use treering_tests::random::Random;
+
+const BALANCE_OPERATIONS: u64 = 400;
+
+fn options(shards: usize) -> Options {
+    Options::new()
+        .cache_bytes(4096 * 4096)
+        .shards(shards)
+        .balance_operations(BALANCE_OPERATIONS)
+        .durability(Durability::Buffered)
+}
+
+fn open(disk: &SimDirectory, shards: usize) -> Db {
+    let simulation = SimOptions {
+        seed: 7,
+        ..SimOptions::default()
+    };
+    sim::open(disk, &options(shards), simulation).expect("opened")
+}
+
+/// Puts that a client sends without waiting for each.
+fn put_all(tree: &Tree, keys: impl Iterator<Item = u64>) {
+    let mut tickets: Vec<Ticket<()>> = Vec::new();
+    for key in keys {
+        tickets.push(tree.send_put(key.to_be_bytes(), [5; 60]).expect("sent"));
+        if tickets.len() == 100 {
+            tickets
+                .drain(..)
+                .for_each(|ticket| ticket.wait().expect("written"));
+        }
+    }
+    tickets
+        .into_iter()
+        .for_each(|ticket| ticket.wait().expect("written"));
+}
+
+fn moves(db: &Db) -> Stats {
+    sim::settle(db);
+    sim::check(db).expect("sound");
+    db.stats()
+}
+
+#[test]
+fn ascending_keys_stay_where_they_are() {
+    let db = open(&SimDirectory::new(3), 3);
+    let tree = db.client().tree("t").expect("a tree");
+    put_all(&tree, 0..30_000);
+    let stats = moves(&db);
+    assert_eq!((stats.partition_moves, stats.partitions, stats.owners), (0, 1, 1));
+}
+
+#[test]
+fn random_keys_are_shared_out_and_then_stay() {
+    let db = open(&SimDirectory::new(3), 3);
+    let tree = db.client().tree("t").expect("a tree");
+    let mut random = Random::new(1);
+    put_all(&tree, (0..20_000).map(|_| random.word()));
+    let before = moves(&db);
+    assert!(before.partition_moves >= 2 && before.owners == 3, "{before:?}");
+    put_all(&tree, (0..40_000).map(|_| random.word()));
+    let after = moves(&db);
+    let late = after.partition_moves - before.partition_moves;
+    // A hundred times the shares were looked at.
+    assert!(late <= 5, "{late} moves though the work is shared out");
+}
+
+#[test]
+fn ranges_find_owners_when_there_are_fewer_or_more_shards_than_before() {
+    let disk = SimDirectory::new(3);
+    let mut random = Random::new(2);
+    let mut entries = 0;
+    for shards in [3, 1, 2, 4] {
+        let db = open(&disk, shards);
+        let tree = db.client().tree("t").expect("a tree");
+        assert_eq!(tree.len().expect("read"), entries, "with {shards} shards");
+        let keys: Vec<u64> = (0..4_000).map(|_| random.word()).collect();
+        put_all(&tree, keys.iter().copied());
+        entries += keys.len() as u64;
+        for key in &keys {
+            assert!(tree.contains(key.to_be_bytes()).expect("read"));
+        }
+        let stats = moves(&db);
+        assert!(
+            stats.owners <= shards as u64 && stats.partitions >= 1,
+            "{stats:?}"
+        );
+        // Once by a clean end, once by a crash.
+        if shards == 1 {
+            db.flush().expect("flushed");
+            drop(tree);
+            sim::crash(db);
+        } else {
+            drop(tree);
+            db.close().expect("closed");
+        }
+    }
+}
