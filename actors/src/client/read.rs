@@ -356,17 +356,21 @@ impl Inner {
             with_reader(&shared.memory, |guard, reader| {
                 let missing_before = missing.len();
                 let view = NodeView(shared.memory.view(guard));
-                let mut parts: Vec<(usize, &[u8])> =
-                    chunk.iter().map(|&index| (index, keys[index].as_ref())).collect();
-                if state.partitions.len() > 1 {
-                    parts.sort_by_key(|(_, key)| state.partition_for(key));
+                let is_cut = state.partitions.len() > 1;
+                let place = |&index: &usize| {
+                    let key = keys[index].as_ref();
+                    (if is_cut { state.partition_for(key) } else { 0 }, index, key)
+                };
+                let mut parts: Vec<(usize, usize, &[u8])> = chunk.iter().map(place).collect();
+                if is_cut {
+                    parts.sort_unstable_by_key(|(partition, index, _)| (*partition, *index));
                 }
-                for part in parts.chunk_by(|a, b| state.partition_for(a.1) == state.partition_for(b.1)) {
-                    let root = state.partitions[state.partition_for(part[0].1)].root;
-                    let wanted: Vec<&[u8]> = part.iter().map(|(_, key)| *key).collect();
+                for part in parts.chunk_by(|(partition, ..), (next, ..)| partition == next) {
+                    let root = state.partitions[part[0].0].root;
+                    let wanted: Vec<&[u8]> = part.iter().map(|(.., key)| *key).collect();
                     let mut found = vec![Ok(None); wanted.len()];
                     tree::get_many(&view, &root, &wanted, &mut found);
-                    for (&(index, _), found) in part.iter().zip(found) {
+                    for (&(_, index, _), found) in part.iter().zip(found) {
                         match found {
                             Ok(None) => {}
                             Ok(Some(ValueRef::Inline(bytes))) => values[index] = Some(bytes.into()),
