@@ -10,5 +10,9 @@ fn every_seed_agrees_with_the_model() {
     let setting = Setting::default();
     let done = seeds::run_all(10_000, |seed| run(seed, &setting));
     // What never happens is not tested.
-    assert!(done.moves > 0 && done.joins > 0 && done.evictions > 0, "{done:?}");
+    let is_single = std::env::var_os("TREERING_SIM_SEED").is_some();
+    assert!(
+        is_single || done.moves > 0 && done.joins > 0 && done.evictions > 0,
+        "{done:?}"
+    );
 }

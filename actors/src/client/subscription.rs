@@ -50,6 +50,7 @@ pub enum Event {
 ///
 /// Changes are told of when they can be read: those written with `Durability::Sync` when they are durable, those
 /// with `Durability::Buffered` at once, so that a crash may take back what was told.
+/// A large value that is replaced within its own commit group, which no snapshot ever shows, is left out.
 ///
 /// What waits to be taken is bounded; writers don't wait for a slow subscriber, who is told what it
 /// [missed](Event::Missed) instead.

@@ -9,7 +9,7 @@
 //! A group is told of in the step that publishes it: synced groups when they are durable, buffered ones when they can
 //! be read, which may be before that.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use treering_engine::Seq;
@@ -180,6 +180,9 @@ pub(crate) fn tell<'r>(
         };
         list.push_back(Change { key, value });
     }
+    if blob_bytes.is_some() {
+        leave_out_replaced(&mut list, &bytes);
+    }
     if !list.is_empty() {
         let held = version.zip(blob_bytes);
         feed.push(Changes::new(seq, list, bytes, held), told);
@@ -187,4 +190,19 @@ pub(crate) fn tell<'r>(
     if dropped {
         feed.end(seq, told);
     }
+}
+
+/// Leaves out the large values that something later in their group replaces. No version shows them, so nothing keeps
+/// them in place until they are read.
+fn leave_out_replaced(list: &mut VecDeque<Change>, bytes: &[u8]) {
+    let mut later = BTreeSet::new();
+    let mut kept = VecDeque::with_capacity(list.len());
+    for change in list.drain(..).rev() {
+        let (start, length) = change.key;
+        let is_replaced = !later.insert(&bytes[start..start + length]);
+        if !is_replaced || !matches!(change.value, Changed::Blob(..)) {
+            kept.push_front(change);
+        }
+    }
+    *list = kept;
 }
