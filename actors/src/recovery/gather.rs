@@ -6,7 +6,8 @@ use treering_engine::log::{Group, LogDefect, LogPosition, Record, RecordReader};
 use treering_engine::tree::Root;
 use treering_engine::{Extent, Seq, TreeId};
 
-use super::records::{Gathered, Kind, SortedRecords};
+use super::chunks::Kind;
+use super::records::{Gathered, SortedRecords};
 
 /// A change of the set of trees.
 #[derive(Clone, PartialEq, Eq, Debug)]

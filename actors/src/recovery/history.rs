@@ -7,6 +7,7 @@ use treering_engine::log::{LogPosition, Record, SegmentLayout};
 use treering_io::Directory;
 
 use super::log::Log;
+use super::read_ahead::Readers;
 use crate::error::Result;
 
 /// Reads the log from `start` on, and hands out what its commit groups changed, in order. Returns where it found the
@@ -19,7 +20,7 @@ pub(crate) fn read_changes(
     start: LogPosition,
     mut visit: impl FnMut(Seq, Vec<Record<'_>>),
 ) -> Result<LogPosition> {
-    let log = Log::of(directory, log_id, layout)?;
+    let log = Log::of(directory, log_id, layout, Readers::Nobody)?;
     let end = log.visit(start, start, |group| {
         let mut groups: Vec<(Seq, Vec<Record<'_>>)> = Vec::new();
         let mut begun = Seq(0);

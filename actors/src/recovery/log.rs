@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use treering_engine::log::segment::{segment_file_name, segment_file_number};
 use treering_engine::log::{
-    Group, LogDefect, LogEnd, LogPosition, ReadLog, Record, ScanError, ScanStart, SegmentFile, SegmentHeader,
-    SegmentLayout, scan,
+    Group, LogDefect, LogEnd, LogPosition, Record, ScanError, ScanStart, SegmentHeader, SegmentLayout, scan,
 };
 use treering_engine::superblock::Superblock;
 use treering_engine::{BLOCK_BYTES, Extent, Lsn, Seq, Stamp};
 use treering_io::{AlignedBuffer, Directory, File, OpenMode};
 
 use super::gather::Gatherer;
+use super::read_ahead::{Reader, Readers};
 use crate::blob::blob_extents;
 use crate::error::{Error, Result};
 
@@ -22,6 +22,7 @@ pub(super) struct Log {
     log_id: u64,
     layout: SegmentLayout,
     files: BTreeMap<u64, Arc<dyn File>>,
+    readers: Readers,
 }
 
 /// What the first pass found.
@@ -40,18 +41,23 @@ pub(super) struct Scanned {
 
 impl Log {
     /// Opens the segments that are there.
-    pub fn open(directory: &Arc<dyn Directory>, superblock: &Superblock) -> Result<Log> {
+    pub fn open(directory: &Arc<dyn Directory>, superblock: &Superblock, readers: Readers) -> Result<Log> {
         let layout = superblock.segment_layout().ok_or_else(|| Error::Corrupt {
             file: crate::shared::DATA_FILE.into(),
             offset: 0,
             page: Some(0),
             reason: "the superblock holds an impossible segment size".into(),
         })?;
-        Log::of(directory, superblock.log_id(), layout)
+        Log::of(directory, superblock.log_id(), layout, readers)
     }
 
     /// Opens the segments of a log that is known otherwise.
-    pub fn of(directory: &Arc<dyn Directory>, log_id: u64, layout: SegmentLayout) -> Result<Log> {
+    pub fn of(
+        directory: &Arc<dyn Directory>,
+        log_id: u64,
+        layout: SegmentLayout,
+        readers: Readers,
+    ) -> Result<Log> {
         let failed = |error| Error::io("opening the log", error);
         let mut files = BTreeMap::new();
         for name in directory.names().map_err(failed)? {
@@ -63,6 +69,7 @@ impl Log {
             log_id,
             layout,
             files,
+            readers,
         })
     }
 
@@ -142,7 +149,7 @@ impl Log {
             start,
             known,
         };
-        let mut reader = Reader { log: self };
+        let mut reader = Reader::new(&self.files, self.readers);
         scan(&mut reader, &from, visit).map_err(|error| self.scan_error(error))
     }
 
@@ -232,34 +239,6 @@ fn last_blobs(blobs: &[Vec<Extent>]) -> (Vec<Extent>, BTreeSet<usize>) {
         }
     }
     (taken.into_values().collect(), superseded)
-}
-
-struct Reader<'l> {
-    log: &'l Log,
-}
-
-impl ReadLog for Reader<'_> {
-    type Error = io::Error;
-
-    fn segments(&mut self) -> io::Result<Vec<SegmentFile>> {
-        self.log
-            .files
-            .iter()
-            .map(|(&number, file)| {
-                Ok(SegmentFile {
-                    number,
-                    bytes: file.len()?,
-                })
-            })
-            .collect()
-    }
-
-    fn read(&mut self, number: u64, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        match self.log.files.get(&number) {
-            Some(file) => file.read_at(buffer, offset),
-            None => Err(io::Error::from(io::ErrorKind::NotFound)),
-        }
-    }
 }
 
 #[cfg(test)]

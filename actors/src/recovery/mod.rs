@@ -4,8 +4,9 @@
 //! |---|---|
 //! | [`create`](create) | a new database, complete before it has its name |
 //! | [`load`](load) | superblocks and checkpoint image |
-//! | [`log`](log) | the log's files, for reading: its end, or corruption |
-//! | [`gather`](gather), [`records`](records) | what replay needs of the log; sorted |
+//! | [`log`](log), [`read_ahead`](read_ahead) | the log's files, for reading: its end, or corruption |
+//! | [`gather`](gather), [`records`](records), [`chunks`](chunks) | what replay needs of the log |
+//! | [`sort`](sort) | in the order of the keys, the last of each key |
 //! | [`replay`](replay) | the log after the checkpoint, through the shards |
 //!
 //! # Order (rules R16 to R19)
@@ -20,6 +21,7 @@
 //!    part.
 //! 6. Logging goes on.
 
+mod chunks;
 #[expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -30,8 +32,10 @@ mod gather;
 mod history;
 mod load;
 mod log;
+mod read_ahead;
 mod records;
 mod replay;
+mod sort;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,9 +55,11 @@ use treering_io::{
     SimDirectory, open_device,
 };
 
+pub(crate) use self::chunks::{Change, Kind};
 pub(crate) use self::create::{Content, check_empty, create_with, random_id};
 pub(crate) use self::history::read_changes;
-pub(crate) use self::records::{Change, Kind, SortedRecords};
+use self::read_ahead::Readers;
+pub(crate) use self::records::SortedRecords;
 use crate::client::RESTORING_FILE;
 use crate::commit::{Commit, CommitMessage, CommitStart};
 use crate::error::{Error, Result};
@@ -225,7 +231,11 @@ fn open_files(
         .open(DATA_FILE, OpenMode::Existing)
         .map_err(|error| Error::io(format!("opening {DATA_FILE}"), error))?;
     let loaded = load::load(&*data, path, options)?;
-    let log = log::Log::open(directory, &loaded.superblock)?;
+    let readers = match sim {
+        Some(_) => Readers::Inline,
+        None => Readers::Background,
+    };
+    let log = log::Log::open(directory, &loaded.superblock, readers)?;
     let slice_bytes =
         (options.cache_bytes / SLICE_CACHE_SHARE).min(records::GATHERED_BYTES_MAX as u64) as usize;
     let scanned = log.scan(&loaded.superblock, slice_bytes.max(SLICE_BYTES_MIN))?;

@@ -1,61 +1,19 @@
 //! The records of a stretch of the log: gathered in log order, then sorted, the last of each key left.
 //!
-//! A record is kept as kind, length of its key (u16), length of its value (u16), key, value, in chunks that never move.
 //! What is sorted are [`Place`]s of 16 bytes with the first bytes of the key in which the keys of its tree differ, so
 //! that sorting seldom touches the records themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use rayon::slice::ParallelSliceMut;
 use treering_engine::TreeId;
 use treering_engine::page::{self, max_inline_value_bytes, max_key_bytes};
 
-/// Bits of a place that say where in its chunk a record lies.
-const OFFSET_BITS: u32 = 22;
-const CHUNK_BYTES: usize = 1 << OFFSET_BITS;
-/// Bytes before a record's key.
-const HEADER_BYTES: usize = 5;
+use super::chunks::{CHUNKS_BYTES_MAX, Change, Chunks, Kind};
+use super::sort::{Place, head, sort};
+
 /// Bytes that [`Gathered`] can hold at most.
-pub(super) const GATHERED_BYTES_MAX: usize = 1 << 30;
-
-/// What a record does to its key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    Put,
-    /// The value is the descriptor of a blob.
-    PutBlob,
-    Delete,
-}
-
-impl Kind {
-    fn from_byte(byte: u8) -> Kind {
-        match byte {
-            0 => Kind::Put,
-            1 => Kind::PutBlob,
-            _ => Kind::Delete,
-        }
-    }
-}
-
-/// One record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Change<'r> {
-    pub kind: Kind,
-    pub key: &'r [u8],
-    /// Empty if the key is deleted.
-    pub value: &'r [u8],
-}
-
-/// Where a record lies, and what it is sorted by.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    /// Of the key, behind the prefix that all keys of the tree share; padded with zeros.
-    head: u64,
-    tree: TreeId,
-    /// Chunk and byte within it. Grows in log order.
-    at: u32,
-}
+pub(super) const GATHERED_BYTES_MAX: usize = CHUNKS_BYTES_MAX;
 
 /// The prefix that all keys of a tree share so far.
 #[derive(Debug)]
@@ -63,50 +21,6 @@ struct Prefix {
     bytes: Vec<u8>,
     /// Heads of places before this one were taken behind a longer prefix.
     since: usize,
-}
-
-#[derive(Debug, Default)]
-struct Chunks(Vec<Vec<u8>>);
-
-impl Chunks {
-    fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> u32 {
-        let bytes = HEADER_BYTES + key.len() + value.len();
-        if self
-            .0
-            .last()
-            .is_none_or(|chunk| chunk.len() + bytes > CHUNK_BYTES)
-        {
-            self.0.push(Vec::with_capacity(CHUNK_BYTES));
-        }
-        let index = self.0.len() - 1;
-        let chunk = &mut self.0[index];
-        let at = (index << OFFSET_BITS | chunk.len()) as u32;
-        chunk.push(kind as u8);
-        chunk.extend_from_slice(&(key.len() as u16).to_le_bytes());
-        chunk.extend_from_slice(&(value.len() as u16).to_le_bytes());
-        chunk.extend_from_slice(key);
-        chunk.extend_from_slice(value);
-        at
-    }
-
-    fn at(&self, at: u32) -> &[u8] {
-        &self.0[(at >> OFFSET_BITS) as usize][at as usize % CHUNK_BYTES..]
-    }
-
-    fn change(&self, at: u32) -> Change<'_> {
-        let bytes = self.at(at);
-        let length = |from: usize| usize::from(u16::from_le_bytes([bytes[from], bytes[from + 1]]));
-        let (key, rest) = bytes[HEADER_BYTES..].split_at(length(1));
-        Change {
-            kind: Kind::from_byte(bytes[0]),
-            key,
-            value: &rest[..length(3)],
-        }
-    }
-
-    fn key(&self, at: u32) -> &[u8] {
-        self.change(at).key
-    }
 }
 
 /// Records in log order.
@@ -137,7 +51,7 @@ impl Gathered {
 
     /// Bytes of memory that are in use.
     pub fn bytes(&self) -> usize {
-        self.chunks.0.len() * CHUNK_BYTES + self.places.len() * size_of::<Place>()
+        self.chunks.bytes() + self.places.len() * size_of::<Place>()
     }
 
     /// Appends a record; `blob` is the blob's number, if the value is one's descriptor. Fails if no node could hold it.
@@ -180,9 +94,7 @@ impl Gathered {
     /// O(n log n), on all cores.
     pub fn sort(mut self, superseded: &BTreeSet<usize>, wanted: impl Fn(TreeId) -> bool) -> SortedRecords {
         for (_, index) in self.blobs.iter().filter(|(blob, _)| superseded.contains(blob)) {
-            let at = self.places[*index].at;
-            let offset = at as usize % CHUNK_BYTES;
-            self.chunks.0[(at >> OFFSET_BITS) as usize][offset] = Kind::Delete as u8;
+            self.chunks.make_deletion(self.places[*index].at);
         }
         let Gathered {
             chunks,
@@ -196,29 +108,8 @@ impl Gathered {
             place.head = head(&chunks.key(place.at)[prefix.len()..]);
         }
         places.retain(|place| wanted(place.tree));
-        places.par_sort_unstable_by(|a, b| {
-            (a.tree, a.head)
-                .cmp(&(b.tree, b.head))
-                .then_with(|| chunks.key(a.at).cmp(chunks.key(b.at)))
-                // The newest first: it is the one that stays.
-                .then(b.at.cmp(&a.at))
-        });
-        places.dedup_by(|next, kept| {
-            (next.tree, next.head) == (kept.tree, kept.head) && chunks.key(next.at) == chunks.key(kept.at)
-        });
+        sort(&mut places, &chunks);
         SortedRecords { chunks, places }
-    }
-}
-
-/// The first eight bytes, padded with zeros, as a number in key order.
-fn head(suffix: &[u8]) -> u64 {
-    match suffix.first_chunk() {
-        Some(bytes) => u64::from_be_bytes(*bytes),
-        None => {
-            let mut bytes = [0; 8];
-            bytes[..suffix.len()].copy_from_slice(suffix);
-            u64::from_be_bytes(bytes)
-        }
     }
 }
 
@@ -271,6 +162,7 @@ impl SortedRecords {
 mod tests {
     use std::collections::BTreeMap;
 
+    use super::super::chunks::CHUNK_BYTES;
     use super::*;
 
     const PAGE_BYTES: usize = 4096;

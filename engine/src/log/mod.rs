@@ -37,7 +37,7 @@ pub use record::{
     BATCH_FRAME_BYTES, HEAD_BYTES_MAX, LoadedExtents, Record, RecordWriter, TRANSACTION_FRAME_BYTES,
 };
 pub use record_reader::{LogDefect, RecordReader};
-pub use scan::{LogEnd, ReadLog, ScanError, ScanStart, SegmentFile, scan};
+pub use scan::{LogEnd, READ_BYTES, ReadLog, ScanError, ScanStart, SegmentFile, scan};
 pub use segment::{SegmentHeader, SegmentHeaderDefect, SegmentLayout};
 pub use segment_set::{SegmentJob, SegmentSet};
 

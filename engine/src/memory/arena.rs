@@ -6,9 +6,10 @@
 //! than the data costs address space only.
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use std::alloc::{Layout, handle_alloc_error};
 use std::io;
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
 
 /// Huge pages are of this size, and start at multiples of it.
@@ -137,5 +138,47 @@ impl<T> Deref for MappedSlice<T> {
         // SAFETY: the mapping holds `length` elements, aligned (checked in `zeroed`), valid since they were
         // zero (promised there), and it is borrowed for as long as the slice is.
         unsafe { std::slice::from_raw_parts(self.mapping.start().cast::<T>(), self.length) }
+    }
+}
+
+/// Zeroed bytes of a mapping of their own, on huge pages where the system has them: for large buffers that are filled
+/// once, where faults for small pages would cost more than the filling.
+#[derive(Debug)]
+pub struct HugeBytes {
+    bytes: MappedSlice<u8>,
+}
+
+impl HugeBytes {
+    /// Maps `length` bytes. Aborts when memory is exhausted, as `Vec` does.
+    ///
+    /// # Panics
+    ///
+    /// When `length` exceeds the address space, as `Vec` does.
+    #[must_use]
+    pub fn zeroed(length: usize) -> HugeBytes {
+        // SAFETY: a zero byte is a `u8`, which needs no dropping.
+        match unsafe { MappedSlice::zeroed(length) } {
+            Ok(bytes) => HugeBytes { bytes },
+            Err(_) => {
+                handle_alloc_error(Layout::array::<u8>(length).expect("a length within the address space"))
+            }
+        }
+    }
+}
+
+impl Deref for HugeBytes {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl DerefMut for HugeBytes {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for the slice's `deref`: the mapping holds `length` bytes; `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.bytes.mapping.start(), self.bytes.length) }
     }
 }

@@ -40,6 +40,7 @@ mod word;
 #[cfg(test)]
 mod tests;
 
+pub use arena::HugeBytes;
 pub use participant::Participant;
 pub use pool::Class;
 pub use residency::Residency;
