@@ -27,8 +27,8 @@ const AHEAD_PAGES_MAX: usize = 1 << 18;
 /// The share of the free frames that they may take, together for all shards.
 const AHEAD_FRAMES_SHARE: usize = 4;
 
-/// How many records before its turn a record is fetched into the processor's caches.
-const PREFETCHED_RECORDS: usize = 8;
+/// How many records before their turn they are fetched into the processor's caches.
+const PREFETCHED_RECORDS: usize = 32;
 
 /// Records of the log for one shard.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub(super) struct ReplayJob {
     ranges: Vec<(TreeId, Range<usize>)>,
     /// The pages of records before this one have been asked for.
     ahead: usize,
+    /// Records before this one have been fetched into the processor's caches.
+    prefetched: usize,
     /// Whether all of these pages could be named: inner nodes that weren't in memory hide what is below.
     ahead_to_the_leaves: bool,
 }
@@ -58,13 +60,14 @@ impl ReplayJob {
             records,
             ranges,
             ahead: 0,
+            prefetched: 0,
             ahead_to_the_leaves: true,
         }
     }
 }
 
 impl Shard {
-    /// Applies the next record.
+    /// Applies the next record, and those behind it that go into the same leaf.
     pub(super) fn run_replayed(
         &mut self,
         job: &mut ReplayJob,
@@ -75,24 +78,39 @@ impl Shard {
             self.stop_reading_ahead(outbox);
             return Progress::Ended;
         };
-        job.records.prefetch(range.start + PREFETCHED_RECORDS);
-        let Change { kind, key, value } = job.records.change(range.start);
+        let records = &job.records;
+        let ahead = range.start + PREFETCHED_RECORDS;
+        (job.prefetched.max(range.start)..ahead).for_each(|index| records.prefetch(index));
+        job.prefetched = job.prefetched.max(ahead);
+        let key = records.key(range.start);
+        let mut applied = 0;
         self.supply.takes_over = true;
         let progress = self.run_part(*tree, key, guard, outbox, |store, root, notes| {
-            match kind {
-                Kind::Put => _ = tree::put(store, root, key, ValueRef::Inline(value))?,
-                Kind::PutBlob => {
-                    tree::put(store, root, key, ValueRef::Blob(value))?;
+            applied = tree::put_ascending(store, root, range.len(), |index| {
+                let Change { kind, key, value } = records.change(range.start + index);
+                let value = match kind {
+                    Kind::Put => Some(ValueRef::Inline(value)),
+                    Kind::PutBlob => Some(ValueRef::Blob(value)),
+                    Kind::Delete => None,
+                };
+                (key, value)
+            })?;
+            if applied == 0 {
+                tree::delete(store, root, key)?;
+                applied = 1;
+            }
+            for index in range.start..range.start + applied {
+                let Change { kind, value, .. } = records.change(index);
+                if kind == Kind::PutBlob {
                     let extents = blob_extents(value).map(|retired| retired.extent);
                     notes.extents_added.extend(extents);
                 }
-                Kind::Delete => _ = tree::delete(store, root, key)?,
             }
             Ok(())
         });
         self.supply.takes_over = false;
         if matches!(progress, Progress::Done) {
-            range.start += 1;
+            range.start += applied;
             if range.start == range.end {
                 job.ranges.pop();
             }

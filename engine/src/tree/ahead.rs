@@ -66,7 +66,7 @@ pub fn missing<'k, S: ReadNodes>(
 }
 
 /// The first index from `from` on that isn't below, in steps that double: the next leaf's keys are mostly near.
-fn first_not_below(from: usize, count: usize, below: impl Fn(usize) -> bool) -> usize {
+pub(super) fn first_not_below(from: usize, count: usize, below: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut step) = (from, 1);
     let mut high = loop {
         let probe = low + step - 1;

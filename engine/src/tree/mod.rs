@@ -15,6 +15,7 @@
 //! | `cut` | one tree made two, two made one |
 //! | `diff` | what differs between two versions |
 //! | `write` | one write: descend, look, decide, change |
+//! | `ascending` | many writes of ascending keys, a leaf at a time |
 //! | `relocate` | the same tree under other ids |
 //! | `path` | the nodes that a write goes through |
 //! | `restructure` | leaves: splits, merges, evening out |
@@ -30,6 +31,7 @@
 
 mod ahead;
 mod ascend;
+mod ascending;
 mod bulk;
 mod check;
 mod cursor;
@@ -58,6 +60,7 @@ mod tests;
 mod write;
 
 pub use ahead::{Looked, missing};
+pub use ascending::put_ascending;
 pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check, check_part};
 pub use cursor::{Bounds, Cursor};

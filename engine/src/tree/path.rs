@@ -101,6 +101,14 @@ impl Path {
         })
     }
 
+    /// The leaf to the right, if it has the same parent.
+    pub(super) fn next_leaf<S: NodeStore>(&self, store: &S) -> Option<PageRef> {
+        let parent = self.steps[self.leaf_depth.checked_sub(1)?];
+        let inner = Inner::new(store.bytes(parent.node));
+        let index = parent.index() + 1;
+        (index < inner.count).then(|| inner.child(index))
+    }
+
     /// Walks along the right (or left) edge, above the node at `depth`, which is given; the tree isn't empty. Only the
     /// levels above it may be looked at.
     pub(super) fn along_edge<S: NodeStore>(

@@ -153,29 +153,56 @@ fn insert<S: NodeStore>(
     key: &[u8],
     value: ValueRef<'_>,
 ) {
-    root.entries = root.entries.wrapping_add(1);
-    let depth = path.leaf_depth();
-    if leaf_edit::can_insert(&Leaf::new(store.bytes(path.leaf())), key, value.bytes().len()) {
-        let node = path.open(store, root, depth);
-        leaf_edit::insert(store.bytes_mut(node), slot, key, value);
-    } else {
+    if !insert_in_place(store, root, &mut path, slot, key, value) {
+        root.entries = root.entries.wrapping_add(1);
         restructure::overflow(store, root, path, LeafEdit::Insert { at: slot, key, value });
     }
 }
 
+/// Inserts before a slot of the leaf, if its free bytes suffice. Otherwise nothing is changed.
+pub(super) fn insert_in_place<S: NodeStore>(
+    store: &mut S,
+    root: &mut Root,
+    path: &mut Path,
+    slot: usize,
+    key: &[u8],
+    value: ValueRef<'_>,
+) -> bool {
+    if !leaf_edit::can_insert(&Leaf::new(store.bytes(path.leaf())), key, value.bytes().len()) {
+        return false;
+    }
+    root.entries = root.entries.wrapping_add(1);
+    let node = path.open(store, root, path.leaf_depth());
+    leaf_edit::insert(store.bytes_mut(node), slot, key, value);
+    true
+}
+
 fn replace<S: NodeStore>(store: &mut S, root: &mut Root, mut path: Path, slot: usize, value: ValueRef<'_>) {
-    retire_blob(store, path.leaf(), slot);
-    let depth = path.leaf_depth();
-    let value_bytes = value.bytes().len();
     let edit = LeafEdit::Replace { at: slot, value };
-    if let Some(neighbour) = restructure::absorbing_neighbour(store, &path, slot, value_bytes) {
+    if let Some(neighbour) = restructure::absorbing_neighbour(store, &path, slot, value.bytes().len()) {
+        retire_blob(store, path.leaf(), slot);
         restructure::underflow(store, root, path, edit, neighbour, &[]);
-    } else if leaf_edit::can_replace(&Leaf::new(store.bytes(path.leaf())), slot, value_bytes) {
-        let node = path.open(store, root, depth);
-        leaf_edit::replace(store.bytes_mut(node), slot, value);
-    } else {
+    } else if !replace_in_place(store, root, &mut path, slot, value) {
+        retire_blob(store, path.leaf(), slot);
         restructure::overflow(store, root, path, edit);
     }
+}
+
+/// Replaces the value of a slot of the leaf, if its free bytes suffice. Otherwise nothing is changed.
+pub(super) fn replace_in_place<S: NodeStore>(
+    store: &mut S,
+    root: &mut Root,
+    path: &mut Path,
+    slot: usize,
+    value: ValueRef<'_>,
+) -> bool {
+    if !leaf_edit::can_replace(&Leaf::new(store.bytes(path.leaf())), slot, value.bytes().len()) {
+        return false;
+    }
+    retire_blob(store, path.leaf(), slot);
+    let node = path.open(store, root, path.leaf_depth());
+    leaf_edit::replace(store.bytes_mut(node), slot, value);
+    true
 }
 
 fn remove<S: NodeStore>(
