@@ -4,7 +4,7 @@
 //! rows have, without checkpoints, makes its log durable, says how long the log is, and is killed.
 //! Then this process opens the directory; the time until the first get is answered counts. Once
 //! with the usual data and once with four times as much under the same log: what matters is to be
-//! the log alone.
+//! the log alone. Twice as much memory as there are records is touched before, see [`memory::warm`].
 //!
 //! LMDB and redb have no log; they show how long their open takes, which for redb means repairing.
 
@@ -15,9 +15,10 @@ use super::cached::{BATCH_RECORDS, random_batch};
 use super::{Context, Opened, cache_bytes_ample, get_checked, note};
 use crate::Result;
 use crate::child::{Answer, Assignment, Task, answer_ready};
+use crate::memory;
 use crate::peers::{self, Profile, Promise};
 use crate::report::{Contender, Results};
-use crate::workload::Random;
+use crate::workload::{RECORD_BYTES, Random};
 
 /// Rows by how many times the usual data there is: rate, milliseconds, factor.
 const OPENS: [(&str, &str, u64); 2] = [
@@ -84,6 +85,7 @@ fn open_once(
         }
     };
     child.kill()?;
+    memory::warm((2 * records + context.settings.records) * RECORD_BYTES);
     let begun = Instant::now();
     let store = peers::open(engine, directory.path(), &profile(records))?;
     let mut session = store.session()?;
