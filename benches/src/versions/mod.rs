@@ -1,7 +1,8 @@
 //! What versions cost: transactions over shards, snapshots that are held, backups, and the space that comes back.
 //!
 //! Beside Treering run LMDB and redb where they have the same thing. Settings are those of the `peers` bench
-//! ([`crate::settings`]); a snapshot is held for [`held_time`].
+//! ([`crate::settings`]), and `PEERS_ROWS` names groups: `transactions`, `reads`, `held`, `space`. A snapshot is held for
+//! [`held_time`].
 
 mod held;
 mod reads;
@@ -54,10 +55,19 @@ impl Row {
 /// # Errors
 /// The engines'.
 pub fn run(context: &Context) -> Result<String> {
-    let mut rows = transactions::run(context)?;
-    rows.extend(reads::run(context)?);
-    rows.extend(held::run(context)?);
-    rows.extend(space::run(context)?);
+    let groups: [(&str, fn(&Context) -> Result<Vec<Row>>); 4] = [
+        ("transactions", transactions::run),
+        ("reads", reads::run),
+        ("held", held::run),
+        ("space", space::run),
+    ];
+    let wanted = &context.settings.rows;
+    let mut rows = Vec::new();
+    for (name, run) in groups {
+        if wanted.is_empty() || wanted.iter().any(|row| name.contains(row.as_str())) {
+            rows.extend(run(context)?);
+        }
+    }
     let mut text = String::from("| | wanted |");
     for column in COLUMNS {
         let _ = write!(text, " {} |", column.title());
