@@ -56,7 +56,7 @@ pub(crate) const STAMPS_RESERVED: u64 = 40_000_003;
 /// And those of a clean close, for batches that only retire pages.
 const STAMPS_RESERVED_CLOSING: u64 = 1 << 16;
 /// Ids kept available ahead of need, beside those in the shards' hands: a file of 1,000,000 records ends up 1,250 pages
-/// (2 %) shorter than with twice as many, and growing by half as much at a time, and loading it isn't slower.
+/// (2 %) shorter than with twice as many, and growing by half as much at a time.
 const IDS_AHEAD: u64 = 768;
 
 /// Free frames below which eviction begins: enough for the readers and workers of the next moments.
