@@ -50,12 +50,15 @@ impl Row {
     }
 }
 
+/// Rows that are measured together.
+type Group = fn(&Context) -> Result<Vec<Row>>;
+
 /// Runs all rows and returns the table.
 ///
 /// # Errors
 /// The engines'.
 pub fn run(context: &Context) -> Result<String> {
-    let groups: [(&str, fn(&Context) -> Result<Vec<Row>>); 4] = [
+    let groups: [(&str, Group); 4] = [
         ("transactions", transactions::run),
         ("reads", reads::run),
         ("held", held::run),
