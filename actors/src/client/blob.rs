@@ -186,13 +186,33 @@ pub(super) fn corrupt_page(inner: &Inner, page: PageId, reason: &str) -> Error {
     }
 }
 
+/// How a transfer ended, with its buffer.
+type Answer = (std::io::Result<()>, Option<AlignedBuffer>);
+
 /// A transfer under way.
 struct UnderWay {
     /// `None` for a sync.
     piece: Option<Piece>,
-    answer: oneshot::Receiver<(std::io::Result<()>, Option<AlignedBuffer>)>,
+    answer: oneshot::Receiver<Answer>,
     /// For its buffer.
-    _credit: Option<Credit>,
+    credit: Option<Credit>,
+}
+
+impl UnderWay {
+    /// Waits, by `wait`, for the answer. The credit is out until it is there: as long as the buffer is.
+    fn end(
+        self,
+        wait: impl FnOnce(oneshot::Receiver<Answer>) -> Option<Answer>,
+    ) -> (Option<Piece>, Option<Answer>) {
+        let UnderWay {
+            piece,
+            answer,
+            credit,
+        } = self;
+        let answer = wait(answer);
+        drop(credit);
+        (piece, answer)
+    }
 }
 
 /// Transfers under way, answered in the order in which they were sent.
@@ -258,15 +278,15 @@ impl<'i> Transfers<'i> {
         self.under_way.push_back(UnderWay {
             piece,
             answer,
-            _credit: credit,
+            credit,
         });
     }
 
     fn take_one(&mut self, mut take: impl FnMut(Piece, &[u8]) -> Result<()>) -> Result<()> {
-        let Some(UnderWay { piece, answer, .. }) = self.under_way.pop_front() else {
+        let Some(next) = self.under_way.pop_front() else {
             return Ok(());
         };
-        let answer = self.inner.runtime.wait(answer, None);
+        let (piece, answer) = next.end(|answer| self.inner.runtime.wait(answer, None));
         let (result, buffer) = answer.ok_or(Error::Closed)?;
         result.map_err(|error| Error::io("transferring a large value", error))?;
         match (piece, buffer) {
@@ -287,8 +307,31 @@ impl<'i> Transfers<'i> {
 impl Drop for Transfers<'_> {
     fn drop(&mut self) {
         // Extents must not be given back while writes to them are under way.
-        while let Some(UnderWay { answer, .. }) = self.under_way.pop_front() {
-            let _ = self.inner.runtime.wait(answer, None);
+        while let Some(next) = self.under_way.pop_front() {
+            let _ = next.end(|answer| self.inner.runtime.wait(answer, None));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Credits;
+
+    #[test]
+    fn credit_is_out_until_the_answer_is_there() {
+        let credits = Credits::new(100);
+        let (_sender, answer) = oneshot::channel();
+        let credit = credits.take(100);
+        let under_way = UnderWay {
+            piece: None,
+            answer,
+            credit,
+        };
+        under_way.end(|_| {
+            assert!(credits.take(1).is_none(), "the buffer is still with the device");
+            None
+        });
+        assert!(credits.take(1).is_some(), "it was not given back");
     }
 }

@@ -34,6 +34,8 @@ mod waiting;
 
 pub(crate) use ahead::{KeysAhead, KeysUnderWay, key_hash};
 pub(crate) use credit::Credit;
+#[cfg(test)]
+pub(crate) use credit::Credits;
 pub(crate) use dispatch::{Runtime, Started};
 pub(crate) use files::LogFiles;
 pub(crate) use gate::{MovesGate, Passage, Shut};
