@@ -39,8 +39,8 @@ pub struct DirectoryLock {
 }
 
 enum Holding {
-    /// The system's lock lasts as long as the open file.
-    File { _file: std::fs::File },
+    /// The system's lock, on an open file.
+    File(std::fs::File),
     /// A flag of a directory that lives in this process.
     Flag(Arc<AtomicBool>),
 }
@@ -48,7 +48,7 @@ enum Holding {
 impl DirectoryLock {
     pub(crate) fn of_file(file: std::fs::File) -> Self {
         Self {
-            holding: Holding::File { _file: file },
+            holding: Holding::File(file),
         }
     }
 
@@ -70,7 +70,12 @@ impl DirectoryLock {
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
         match &self.holding {
-            Holding::File { .. } => {}
+            Holding::File(file) => {
+                // Closing the file would do only if nobody else had it open: a process that some other thread is just
+                // starting has a copy of it until it runs its own program. Should the system refuse, closing it is all
+                // that is left.
+                let _ = file.unlock();
+            }
             Holding::Flag(flag) => flag.store(false, Ordering::Release),
         }
     }
@@ -79,5 +84,23 @@ impl Drop for DirectoryLock {
 impl fmt::Debug for DirectoryLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DirectoryLock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_ends_though_a_process_that_is_just_starting_has_a_copy_of_the_file() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(LOCK_FILE_NAME);
+        let open = || std::fs::File::create(&path).expect("a file");
+        let file = open();
+        file.try_lock().expect("nobody has locked it");
+        let copy = file.try_clone().expect("a copy, as a fork makes it");
+        drop(DirectoryLock::of_file(file));
+        open().try_lock().expect("the lock has ended");
+        drop(copy);
     }
 }
