@@ -148,7 +148,7 @@ impl Options {
 
     /// Number of writes after which it is looked at whether the shards have about as much to do, and key ranges are moved
     /// from the busiest to the idlest if they haven't (default 65,536; `u64::MAX`: never). While a range moves, sending
-    /// batches and transactions waits, a millisecond or so.
+    /// batches and transactions waits: a millisecond or so, a second if a page or a large value is waited for.
     #[must_use]
     pub fn balance_operations(mut self, operations: u64) -> Options {
         self.balance_operations = operations;

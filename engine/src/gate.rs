@@ -56,7 +56,8 @@ impl Gate {
         self.word.fetch_or(SHUT, Ordering::Acquire) & SHUT == 0
     }
 
-    /// Keeper who has shut the gate: whether all have left. It stays so until the gate is open; what they did is seen.
+    /// Keeper who has shut the gate: whether all have left; what they did is seen. Nobody enters until the gate is
+    /// open, though an attempt to may make this false for a moment.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.word.load(Ordering::Acquire) == SHUT

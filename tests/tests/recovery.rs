@@ -1,6 +1,8 @@
 //! What opening after a crash costs, counted on a simulated disk; logs that don't fit into memory at once; what
 //! superblocks promise; and damage that must not pass for the end of a log.
 
+mod support;
+
 use treering::sim::{self, SimOptions};
 use treering::{Db, Durability, Error, Options};
 use treering_engine::log::GroupHeader;
@@ -233,4 +235,35 @@ fn a_lost_segment_is_noticed() {
         "{:?}",
         opened.err()
     );
+}
+
+/// A program that opens databases in parallel, by the same pool of threads that recovery reads ahead with.
+#[test]
+fn a_log_is_read_though_all_of_rayons_threads_wait_for_it() {
+    support::watched(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("database");
+        let options = || {
+            Options::new()
+                .cache_bytes(32 << 20)
+                .checkpoint_log_bytes(1 << 30)
+                .durability(Durability::Buffered)
+        };
+        let db = options().open(&path).expect("a new database");
+        let tree = db.client().tree("t").expect("a tree");
+        for number in 0..5_000_u32 {
+            tree.put(number.to_be_bytes(), [7; 900]).expect("a put");
+        }
+        db.flush().expect("a flush");
+        // As a crash leaves it.
+        let copy = directory.path().join("copy");
+        support::copy_directory(&path, &copy);
+        db.close().expect("a clean close");
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        pool.expect("a thread").install(|| {
+            let db = options().open(&copy).expect("what a crash has left");
+            assert!(db.stats().records_replayed >= 5_000);
+            db.close().expect("a clean close");
+        });
+    });
 }

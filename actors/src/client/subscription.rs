@@ -21,7 +21,7 @@ const BUFFER_BYTES_DEFAULT: usize = 8 << 20;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A key was written, or deleted.
+    /// A key was written, or deleted; or [`Db::compact`](crate::Db::compact) has moved its large value.
     Changed {
         /// The commit group; all changes of one become visible together.
         seq: u64,

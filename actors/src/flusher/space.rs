@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::shard::ShardMessage;
 use crate::shared::{DATA_FILE, Version, with_guard};
 
-/// Least and most bytes by which the data file grows; in between it is a sixty-fourth of its size.
+/// Least and most bytes by which the data file grows; in between it is a hundred-and-twenty-eighth of its size.
 const GROWTH_BYTES_MIN: u64 = 1 << 20;
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
 

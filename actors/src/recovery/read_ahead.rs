@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use treering_engine::BLOCK_BYTES;
 use treering_engine::log::{READ_BYTES, ReadLog, SegmentFile};
@@ -49,8 +49,29 @@ struct Piece {
 }
 
 enum Content {
-    UnderWay(oneshot::Receiver<Option<AlignedBuffer>>),
+    UnderWay {
+        read: Read,
+        receiver: oneshot::Receiver<Option<AlignedBuffer>>,
+    },
     Read(AlignedBuffer),
+}
+
+/// A read that is done once, by whoever comes to it first: one of rayon's threads, or who waits for it. (Bad run: all of
+/// rayon's threads wait here themselves, or for somebody who does, since they open databases, and nobody reads.)
+#[derive(Clone)]
+struct Read(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+
+impl Read {
+    fn new(read: impl FnOnce() + Send + 'static) -> Read {
+        Read(Arc::new(Mutex::new(Some(Box::new(read)))))
+    }
+
+    fn run(&self) {
+        let read = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(read) = read {
+            read();
+        }
+    }
 }
 
 impl<'l> Reader<'l> {
@@ -108,21 +129,24 @@ impl<'l> Reader<'l> {
                 .unwrap_or_else(|| AlignedBuffer::zeroed(READ_BYTES));
             let (sender, receiver) = oneshot::channel();
             let file = Arc::clone(file);
-            let read = move || {
+            let read = Read::new(move || {
                 let mut buffer = buffer;
                 let result = file.read_at(&mut buffer[..bytes], offset);
                 // Nobody may want it any more.
                 let _ = sender.send(result.is_ok().then_some(buffer));
-            };
+            });
             match self.readers {
-                Readers::Background => rayon::spawn(read),
-                Readers::Inline | Readers::Nobody => read(),
+                Readers::Background => {
+                    let read = read.clone();
+                    rayon::spawn(move || read.run());
+                }
+                Readers::Inline | Readers::Nobody => read.run(),
             }
             self.pieces.push_back(Piece {
                 number,
                 offset,
                 bytes,
-                content: Content::UnderWay(receiver),
+                content: Content::UnderWay { read, receiver },
             });
             offset += bytes as u64;
         }
@@ -134,7 +158,10 @@ impl Piece {
     fn wait(&mut self) -> Option<AlignedBuffer> {
         let nothing = Content::Read(AlignedBuffer::zeroed(0));
         match std::mem::replace(&mut self.content, nothing) {
-            Content::UnderWay(receiver) => receiver.recv().ok().flatten(),
+            Content::UnderWay { read, receiver } => {
+                read.run();
+                receiver.recv().ok().flatten()
+            }
             Content::Read(buffer) => Some(buffer),
         }
     }

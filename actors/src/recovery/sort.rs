@@ -15,6 +15,8 @@ use super::chunks::Chunks;
 
 /// What is sorted by comparing keys: new heads don't pay.
 const COMPARED_MAX: usize = 16;
+/// So are keys that go on being equal: each head more is a call within a call.
+const DEPTH_MAX: usize = 64;
 /// The place of a record whose key has a later one.
 const SUPERSEDED: u32 = u32::MAX;
 
@@ -31,20 +33,20 @@ pub(super) struct Place {
 /// Sorts by tree and key, and leaves the last record of each key. Heads are the keys' own as far as each tree is
 /// concerned, and lose their meaning.
 pub(super) fn sort(places: &mut Vec<Place>, chunks: &Chunks) {
-    sort_heads(places, chunks);
+    sort_heads(places, chunks, 0);
     places.retain(|place| place.at != SUPERSEDED);
 }
 
-fn sort_heads(places: &mut [Place], chunks: &Chunks) {
+fn sort_heads(places: &mut [Place], chunks: &Chunks, depth: usize) {
     places.par_sort_unstable_by_key(|place| (place.tree, place.head, place.at));
     places
         .par_chunk_by_mut(|a, b| (a.tree, a.head) == (b.tree, b.head))
         .filter(|equal| equal.len() > 1)
-        .for_each(|equal| settle(equal, chunks));
+        .for_each(|equal| settle(equal, chunks, depth));
 }
 
 /// Sorts what has equal heads and is in log order.
-fn settle(equal: &mut [Place], chunks: &Chunks) {
+fn settle(equal: &mut [Place], chunks: &Chunks, depth: usize) {
     let Some((first, others)) = equal.split_first() else {
         return;
     };
@@ -64,8 +66,8 @@ fn settle(equal: &mut [Place], chunks: &Chunks) {
     }
     if same {
         supersede(equal, |_, _| true);
-    } else if equal.len() > COMPARED_MAX && take_heads(equal, shared, chunks) {
-        sort_heads(equal, chunks);
+    } else if equal.len() > COMPARED_MAX && depth < DEPTH_MAX && take_heads(equal, shared, chunks) {
+        sort_heads(equal, chunks, depth + 1);
     } else {
         equal.sort_unstable_by(|a, b| chunks.key(a.at).cmp(chunks.key(b.at)).then(a.at.cmp(&b.at)));
         supersede(equal, |a, b| chunks.key(a.at) == chunks.key(b.at));

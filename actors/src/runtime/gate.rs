@@ -72,7 +72,8 @@ impl Drop for Passage {
 }
 
 impl Shut {
-    /// Whether all passages are over. From then on it stays so.
+    /// Whether all passages are over. From then on nobody has one, though an attempt to enter may look like it for a
+    /// moment.
     pub fn is_quiet(&self) -> bool {
         self.0.gate.is_empty()
     }

@@ -107,6 +107,7 @@ impl Actor for Shard {
 
     fn end_batch(&mut self, now: Nanos, outbox: &mut Outbox) {
         self.moves.now = now;
+        self.give_up_late_job();
         let shared = std::sync::Arc::clone(&self.shared);
         with_guard(&shared.memory, |guard| {
             self.follow_departure(guard);

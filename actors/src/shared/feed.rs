@@ -36,6 +36,17 @@ struct Queue {
     waiting: Option<Reply>,
 }
 
+impl Queue {
+    /// Notes that these groups were missed, with those before them if these were.
+    fn miss(&mut self, from: Seq, until: Seq) {
+        if let Some(Entry::Missed { to, .. }) = self.entries.back_mut() {
+            *to = until;
+        } else {
+            self.entries.push_back(Entry::Missed { from, to: until });
+        }
+    }
+}
+
 impl std::fmt::Debug for Queue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Queue")
@@ -145,11 +156,8 @@ impl Feed {
         } else if queue.bytes + changes.cost <= self.bytes_max {
             queue.bytes += changes.cost;
             queue.entries.push_back(Entry::Changes(changes));
-        } else if let Some(Entry::Missed { to, .. }) = queue.entries.back_mut() {
-            *to = changes.seq;
         } else {
-            let (from, to) = (changes.seq, changes.seq);
-            queue.entries.push_back(Entry::Missed { from, to });
+            queue.miss(changes.seq, changes.seq);
         }
         tell(&mut queue, told);
     }
@@ -157,14 +165,18 @@ impl Feed {
     /// Notes that nothing is known of these groups, or not all.
     pub fn miss(&self, from: Seq, to: Seq, told: &mut Vec<Resolution>) {
         let mut queue = self.queue();
-        queue.entries.push_back(Entry::Missed { from, to });
+        if !self.is_abandoned() {
+            queue.miss(from, to);
+        }
         tell(&mut queue, told);
     }
 
     /// Queues the end.
     pub fn end(&self, seq: Seq, told: &mut Vec<Resolution>) {
         let mut queue = self.queue();
-        queue.entries.push_back(Entry::Dropped { seq });
+        if !self.is_abandoned() {
+            queue.entries.push_back(Entry::Dropped { seq });
+        }
         tell(&mut queue, told);
     }
 
@@ -244,8 +256,21 @@ mod tests {
             matches!(feed.take(), Some(Entry::Missed { .. })),
             "and never more"
         );
+        feed.miss(Seq(8), Seq(8), &mut told);
+        feed.miss(Seq(10), Seq(12), &mut told);
+        assert!(matches!(
+            (feed.take(), feed.take()),
+            (
+                Some(Entry::Missed {
+                    from: Seq(8),
+                    to: Seq(12)
+                }),
+                None
+            )
+        ));
         feed.push(changes(8, 10), &mut told);
         feed.abandon();
+        feed.end(Seq(13), &mut told);
         feed.push(changes(9, 10), &mut told);
         assert!(feed.take().is_none(), "nobody will take it");
         assert_eq!(feed.cost_of_blob(24), 24);

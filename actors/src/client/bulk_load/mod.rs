@@ -59,7 +59,8 @@ impl Tree {
     /// O(entries). Whatever fails, the tree is as it was, and the space is given back.
     ///
     /// # Errors
-    /// [`Error::TreeNotEmpty`], if the tree holds something when the load begins or when it ends;
+    /// [`Error::TreeNotEmpty`], if the tree holds something when the load begins or when it ends, or was cut into several
+    /// partitions before it became empty (then a new tree can be loaded);
     /// [`Error::NotSorted`]; [`Error::KeyEmpty`], [`Error::KeyTooLarge`], [`Error::ValueTooLarge`];
     /// [`Error::TransactionTooLarge`], if there are so many large values that one log record can't name them;
     /// [`Error::OutOfSpace`], [`Error::TreeNotFound`], [`Error::Io`], [`Error::Poisoned`],

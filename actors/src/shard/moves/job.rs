@@ -9,7 +9,9 @@ use treering_engine::tree::{self, Miss};
 use treering_engine::{PageId, ShardId, TreeId};
 
 use super::choose::Choice;
-use super::{Departure, Done, Job, Moves, PartitionChange, QUIET_WAIT_NANOS, Stage, Task, Wanted};
+use super::{
+    Departure, Done, JOB_NANOS_MAX, Job, Moves, PartitionChange, QUIET_WAIT_NANOS, Stage, Task, Wanted,
+};
 use crate::actor::Outbox;
 use crate::pager::{PagerMessage, Waiter};
 use crate::shard::state::{Shard, Starved};
@@ -58,6 +60,7 @@ impl Shard {
     /// Does what is wanted, if the time has come. False: requests must wait until then.
     pub(in crate::shard) fn run_wanted(&mut self, guard: &Guard, outbox: &mut Outbox) -> bool {
         self.take_up_wish(guard);
+        self.give_up_late_job();
         let Some(job) = &self.moves.job else { return true };
         if !job.shut.is_quiet() || !self.visits.locks.is_idle() {
             // Locks are given back a moment after answers.
@@ -109,6 +112,17 @@ impl Shard {
                 });
                 false
             }
+        }
+    }
+
+    /// Gives up a job that has waited too long, for pages, room, or requests that are parked here: others wait for it.
+    /// (Bad run: a value of 1 GiB is read at the owner, a job waits for that, and nothing in the database that needs the
+    /// gate goes on.)
+    pub(in crate::shard) fn give_up_late_job(&mut self) {
+        let now = self.moves.now;
+        let is_late = |job: &Job| now.saturating_sub(job.since) > JOB_NANOS_MAX;
+        if self.moves.job.as_ref().is_some_and(is_late) {
+            self.moves.job = None;
         }
     }
 

@@ -8,7 +8,7 @@
 //!
 //! | state | what holds | leads on |
 //! |---|---|---|
-//! | a [`Job`] | the gate is shut; everything goes on | no request that came through the gate is unanswered, none is parked here. After [`QUIET_WAIT_NANOS`] in vain the job is given up, and the gate opens |
+//! | a [`Job`] | the gate is shut; everything goes on | no request that came through the gate is unanswered, none is parked here. After [`QUIET_WAIT_NANOS`] in vain, or [`JOB_NANOS_MAX`] in all, the job is given up, and the gate opens |
 //! | a [`Departure`], *frozen* | the batch with the cut is on its way to be published. Requests for the range queue here | the published version gives the range to the new owner |
 //! | *routed* | new requests go to the new owner, who queues them. Some may still be sent here by clients that looked a moment ago | the epoch: no such client is left |
 //! | *draining* | what stands in the mailbox is all that will still come | all of that has been taken |
@@ -53,6 +53,8 @@ use crate::shared::Settings;
 
 /// How long requests for several keys may keep a job waiting, and it keep others of them waiting.
 const QUIET_WAIT_NANOS: Nanos = 50_000_000;
+/// How long a job may take in all, from the shutting of the gate until its batch is closed.
+const JOB_NANOS_MAX: Nanos = 1_000_000_000;
 
 /// Partitions of a tree that others take the place of, in the version that a batch makes.
 #[derive(Clone, Debug)]
