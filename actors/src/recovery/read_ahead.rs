@@ -59,7 +59,9 @@ enum Content {
 /// A read that is done once, by whoever comes to it first: one of rayon's threads, or who waits for it. (Bad run: all of
 /// rayon's threads wait here themselves, or for somebody who does, since they open databases, and nobody reads.)
 #[derive(Clone)]
-struct Read(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+struct Read(Arc<Mutex<Option<Job>>>);
+
+type Job = Box<dyn FnOnce() + Send>;
 
 impl Read {
     fn new(read: impl FnOnce() + Send + 'static) -> Read {
