@@ -26,6 +26,18 @@ pub trait Directory: Send + Sync + Debug {
     /// `NotFound`, `AlreadyExists`, `InvalidInput` for a name that isn't plain, or the system's error.
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Arc<dyn File>>;
 
+    /// Opens a file as it is, or creates it: for what an attempt that was interrupted may have left.
+    ///
+    /// # Errors
+    ///
+    /// As [`Directory::open`].
+    fn open_or_create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        match self.open(name, OpenMode::CreateNew) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.open(name, OpenMode::Existing),
+            other => other,
+        }
+    }
+
     /// The names of all files, sorted.
     ///
     /// # Errors

@@ -71,12 +71,7 @@ pub(super) fn write_origin(directory: &dyn Directory, database_id: [u8; 16], seq
 }
 
 fn write_block(directory: &dyn Directory, name: &str, block: &[u8]) -> std::io::Result<()> {
-    let file = match directory.open(name, OpenMode::CreateNew) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            directory.open(name, OpenMode::Existing)
-        }
-        other => other,
-    }?;
+    let file = directory.open_or_create(name)?;
     file.grow(BLOCK_BYTES as u64)?;
     file.write_at(&AlignedBuffer::copy_of(block), 0)?;
     file.sync_data()

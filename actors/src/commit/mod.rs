@@ -27,13 +27,16 @@
 
 mod balance;
 mod feeds;
+mod group;
 mod messages;
 mod publish;
+mod refuse;
 mod set;
 mod state;
 mod step;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod write;
 
 pub(crate) use feeds::{LogRange, tell};

@@ -50,6 +50,16 @@ pub(super) enum Gathered {
 }
 
 impl Gathered {
+    /// Bytes that it adds to the log, without what opens and closes a batch.
+    pub fn record_bytes(&self) -> usize {
+        match self {
+            Gathered::Batch(Batch { records, .. }) => records.len(),
+            Gathered::Set(set) => set.record_bytes(),
+            Gathered::CreateTree { name, .. } => name.len() + 16,
+            _ => 0,
+        }
+    }
+
     /// Whether it must not be published, nor answered, before the log is durable up to it. Retired blobs wait for that
     /// so that their extents aren't reused earlier (rule R18): unlike pages, which replay makes anew, a blob is
     /// what the log says only for as long as its extents are left alone.

@@ -10,7 +10,7 @@ use treering_engine::log::{LogPosition, SegmentHeader, SegmentLayout};
 use treering_engine::space::SpaceMap;
 use treering_engine::superblock::{Slot, Superblock};
 use treering_engine::{BLOCK_BYTES, Extent, PageId, Seq, Stamp, TreeId};
-use treering_io::{AlignedBuffer, Directory, File, OpenMode};
+use treering_io::{AlignedBuffer, Directory, File};
 
 use super::load::write_superblocks;
 use crate::client::BACKUP_FILE;
@@ -95,16 +95,8 @@ pub(crate) fn create_with(
     let failed = |error| Error::io("creating the database", error);
     let mut superblock = initial_superblock(page_bytes, segment_bytes, database_id);
     // What an earlier attempt has left is used again: removed and created, its name could be lost on the way.
-    let file = match directory.open(UNFINISHED_FILE, OpenMode::CreateNew) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let file = directory
-                .open(UNFINISHED_FILE, OpenMode::Existing)
-                .map_err(failed)?;
-            file.truncate(0).map_err(failed)?;
-            file
-        }
-        other => other.map_err(failed)?,
-    };
+    let file = directory.open_or_create(UNFINISHED_FILE).map_err(failed)?;
+    file.truncate(0).map_err(failed)?;
     // This name says that the creation was interrupted: it is there before any other one can be.
     directory.sync().map_err(failed)?;
     let content = fill(&*file)?;
@@ -146,13 +138,7 @@ pub(super) fn initial_superblock(page_bytes: u32, segment_bytes: u64, database_i
 fn create_segment(directory: &dyn Directory, superblock: &Superblock) -> Result<()> {
     let failed = |error| Error::io("creating the first log segment", error);
     let name = segment_file_name(0);
-    let segment = match directory.open(&name, OpenMode::CreateNew) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            directory.open(&name, OpenMode::Existing)
-        }
-        other => other,
-    }
-    .map_err(failed)?;
+    let segment = directory.open_or_create(&name).map_err(failed)?;
     segment.prefill(superblock.segment_bytes).map_err(failed)?;
     let header = SegmentHeader {
         log_id: superblock.log_id(),

@@ -8,9 +8,9 @@ use treering_engine::TreeId;
 use treering_engine::log::{Group, LogDefect};
 use treering_engine::memory::{Class, FrameId};
 
-use super::SLICE_BYTES_MIN;
 use super::gather::{Gatherer, TreeEvent, TreeLoad};
 use super::log::{Log, Scanned};
+use super::open::SLICE_BYTES_MIN;
 use crate::commit::{CommitMessage, DROPPED_PREFIX};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;

@@ -74,12 +74,7 @@ impl LogFiles {
         match job {
             SegmentJob::Create { number } => {
                 let name = segment_file_name(number);
-                let file = match self.directory.open(&name, OpenMode::CreateNew) {
-                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                        self.directory.open(&name, OpenMode::Existing)?
-                    }
-                    other => other?,
-                };
+                let file = self.directory.open_or_create(&name)?;
                 if let Err(error) = file.prefill(self.segment_bytes) {
                     // Half a segment is of no use, and its space may be what others wait for.
                     let _ = self.directory.remove(&name);

@@ -2,8 +2,11 @@
 //!
 //! | file | subject |
 //! |---|---|
+//! | [`state`](state) | what the threads of one database share |
 //! | [`seat`](seat) | one actor with its two mailboxes, and the rule that one caller at a time runs it |
 //! | [`dispatch`](dispatch) | carrying out an outbox, and running actors on the way |
+//! | [`send`](send), [`answer`](answer), [`fetch`](fetch) | clients: leaving requests, waiting for answers, reading pages |
+//! | [`tasks`](tasks) | log and file tasks, carried out by whoever finds them |
 //! | [`credit`](credit) | how many bytes clients may have under way |
 //! | [`gate`](gate) | requests for several keys and ranges that move, out of each other's way |
 //! | [`ahead`](ahead) | keys that a transaction under way names |
@@ -21,14 +24,19 @@
 //! sent before the lock is given back.
 
 mod ahead;
+mod answer;
 mod credit;
 mod dispatch;
+mod fetch;
 mod files;
 mod gate;
 mod inside;
 mod kicks;
 mod seat;
+mod send;
 mod sim;
+mod state;
+mod tasks;
 mod threads;
 mod waiting;
 
@@ -36,10 +44,10 @@ pub(crate) use ahead::{KeysAhead, KeysUnderWay, key_hash};
 pub(crate) use credit::Credit;
 #[cfg(test)]
 pub(crate) use credit::Credits;
-pub(crate) use dispatch::{Runtime, Started};
 pub(crate) use files::LogFiles;
 pub(crate) use gate::{MovesGate, Passage, Shut};
 pub(crate) use inside::is_inside;
 pub(crate) use sim::Sim;
 pub use sim::{Planted, SimOptions};
+pub(crate) use state::{Runtime, Started};
 pub(crate) use threads::{Threads, spawn_detached};

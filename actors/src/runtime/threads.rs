@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 
 use treering_io::{Completion, Device, Operation, Wait};
 
-use super::dispatch::Runtime;
 use super::inside::Inside;
 use super::seat::Seat;
+use super::state::Runtime;
 use super::waiting::Idle;
 use crate::actor::{Actor, Outbox};
 use crate::pager::PagerMessage;

@@ -4,8 +4,8 @@ use crossbeam_epoch::Guard;
 use treering_engine::{Stamp, TreeId};
 
 use super::messages::LoadedTree;
+use super::single::Place;
 use super::state::Shard;
-use super::step::Place;
 use super::tips::TipPlace;
 use crate::error::{Error, Result};
 use crate::options::Durability;

@@ -29,6 +29,7 @@
 //! Absent: files, clocks, locks; knowledge of other shards.
 
 mod apply;
+mod batch;
 mod exclusive;
 mod large;
 mod load;
@@ -38,9 +39,11 @@ mod park;
 mod reclaim;
 mod relocate;
 mod replay;
+mod single;
 mod state;
 mod step;
 mod store;
+mod supply;
 mod tips;
 mod transaction;
 mod update;

@@ -6,8 +6,8 @@ use treering::sim::{self, SimOptions};
 use treering::{Client, Db, Error, Snapshot, Tree};
 
 use super::Run;
+use super::answers::Outstanding;
 use super::follow::Follower;
-use super::operations::Outstanding;
 use crate::model::{Content, Need, Place};
 
 /// Name of a tree of the workload.

@@ -4,6 +4,7 @@
 //! clean close. After each opening everything is read and compared with the model, every tree is checked, and every
 //! page must have exactly one owner.
 
+mod answers;
 mod copy;
 mod follow;
 mod history;
@@ -11,6 +12,8 @@ mod life;
 mod named;
 mod operations;
 mod profile;
+mod reads;
+mod writes;
 
 use std::collections::BTreeMap;
 

@@ -36,8 +36,8 @@ pub use planted::Planted;
 
 use self::random::Random;
 use self::schedule::{LogProgress, Weights};
-use super::dispatch::Runtime;
 use super::seat::Seat;
+use super::state::Runtime;
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::pager::IN_FLIGHT_MAX;
 

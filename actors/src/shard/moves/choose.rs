@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crossbeam_epoch::Guard;
 use treering_engine::TreeId;
 
+use crate::shard::single::Place;
 use crate::shard::state::Shard;
-use crate::shard::step::Place;
 
 /// Requests that are remembered.
 const SAMPLED_MAX: usize = 64;

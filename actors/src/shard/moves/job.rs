@@ -14,8 +14,8 @@ use super::{
 };
 use crate::actor::Outbox;
 use crate::pager::{PagerMessage, Waiter};
+use crate::shard::single::Place;
 use crate::shard::state::{Shard, Starved};
-use crate::shard::step::Place;
 use crate::shard::store::TipStore;
 use crate::shard::tips::{Tip, TipPlace};
 use crate::shared::Counter;

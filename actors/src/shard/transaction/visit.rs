@@ -30,8 +30,8 @@ use crate::options::Durability;
 use crate::pager::{PagerMessage, Waiter};
 use crate::runtime::Credit;
 use crate::shard::messages::{Action, Request, ShardMessage};
+use crate::shard::single::Place;
 use crate::shard::state::{ReadyRequest, Shard};
-use crate::shard::step::Place;
 use crate::shared::Counter;
 use crate::ticket::{Reply, Resolution};
 
