@@ -1,5 +1,6 @@
 //! Subscriptions: the committed changes of a tree, in commit order.
 
+use std::io;
 use std::sync::Arc;
 
 use treering_engine::Seq;
@@ -116,33 +117,26 @@ impl Tree {
         if seq > newest.0 || !self.inner.runtime.shared.settings.log {
             return Err(gone(newest));
         }
-        if seq < range.after.0 {
-            return Err(gone(range.after));
-        }
         super::close::flush(&self.inner.runtime)?.wait()?;
         let (directory, log_id, segment_bytes) = files.place();
         let Some(layout) = SegmentLayout::new(segment_bytes) else {
             return Err(gone(newest));
         };
-        let history = Feed::new(self.id, prefix.as_ref().to_vec(), bytes);
-        let durable = self.ask_log()?.end;
-        let read = read_changes(directory, log_id, layout, range.start, |group, records| {
-            if group.0 > seq && group <= newest {
-                // Nobody waits for this feed.
-                tell(&history, group, records.into_iter(), None, &mut Vec::new());
-            }
-        });
-        // Segments before the start of the log may be used again, and what is read there is anything.
-        let whole = self.ask_log()?.start == range.start;
-        subscription.history = Some(match read {
-            Ok(end) if whole && end.lsn >= durable.lsn => history,
-            Err(error) if whole => return Err(error),
-            _ => {
-                let missed = Feed::new(self.id, Vec::new(), 0);
-                missed.miss(Seq(seq + 1), newest, &mut Vec::new());
-                missed
-            }
-        });
+        let read = |range: &LogRange| {
+            let history = Feed::new(self.id, prefix.as_ref().to_vec(), bytes);
+            read_changes(directory, log_id, layout, range, |group, records| {
+                if group.0 > seq && group <= newest {
+                    // Nobody waits for this feed.
+                    let records = records.into_iter().map(Ok);
+                    tell(&history, group, records, None, &mut Vec::new());
+                }
+            })?;
+            Ok(history)
+        };
+        subscription.history = match read_whole(Seq(seq), || self.ask_log(), read)? {
+            Ok(history) => Some(history),
+            Err(oldest) => return Err(gone(oldest)),
+        };
         subscription.first = seq + 1;
         Ok(subscription)
     }
@@ -176,6 +170,28 @@ impl Tree {
         let (reply, receiver) = oneshot::channel();
         self.inner.runtime.send_commit(CommitMessage::AskLog { reply });
         self.inner.runtime.wait(receiver, None).ok_or(Error::Closed)
+    }
+}
+
+/// Has the log read from behind the group `seq` on. It may be shortened meanwhile, and then what was read is anything: it
+/// is read again, as long as it goes back far enough; else this gives the oldest group behind which it can be read. Ends
+/// because each round begins behind a later group than the one before.
+fn read_whole<T>(
+    seq: Seq,
+    ask: impl Fn() -> Result<LogRange>,
+    read: impl Fn(&LogRange) -> Result<T>,
+) -> Result<std::result::Result<T, Seq>> {
+    let mut range = ask()?;
+    loop {
+        if seq < range.after {
+            return Ok(Err(range.after));
+        }
+        let result = read(&range);
+        let now = ask()?;
+        if now.start == range.start {
+            return result.map(Ok);
+        }
+        range = now;
     }
 }
 
@@ -250,8 +266,8 @@ impl Subscription {
         let value = match change.value {
             Changed::Value(start, length) => Some(part((start, length))),
             Changed::Blob(start, length) => match self.inner.read_blob(&part((start, length))) {
-                // Read from the log, its place may have been used again since.
-                Err(Error::Corrupt { .. }) if changes.version.is_none() => {
+                // Read from the log, its place may have been used again since, or cut off the file's end.
+                Err(error) if changes.version.is_none() && is_of_its_place(&error) => {
                     let seq = changes.seq.0;
                     return Ok(Some(Event::Missed { from: seq, to: seq }));
                 }
@@ -301,5 +317,77 @@ impl std::fmt::Debug for Subscription {
         f.debug_struct("Subscription")
             .field("first", &self.first)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whether something else may be, or nothing, where a value was.
+fn is_of_its_place(error: &Error) -> bool {
+    match error {
+        Error::Corrupt { .. } => true,
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::UnexpectedEof,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use treering_engine::Lsn;
+    use treering_engine::log::LogPosition;
+
+    use super::*;
+
+    fn range(after: u64) -> LogRange {
+        let position = |lsn| LogPosition {
+            lsn: Lsn(lsn),
+            generation: 1,
+            previous_crc: 0,
+        };
+        LogRange {
+            after: Seq(after),
+            start: position(after * 4_096),
+            end: position(1 << 30),
+            next: Seq(100),
+        }
+    }
+
+    /// The log begins behind these groups, one after the other, whenever it is asked for.
+    fn read(
+        seq: u64,
+        begins: &[u64],
+        read: impl Fn(u64) -> Result<u64>,
+    ) -> Result<std::result::Result<u64, Seq>> {
+        let begins = RefCell::new(begins.iter());
+        let ask = || {
+            let next = begins.borrow_mut().next();
+            next.map(|&after| range(after)).ok_or(Error::Closed)
+        };
+        read_whole(Seq(seq), ask, |range| read(range.after.0))
+    }
+
+    #[test]
+    fn a_log_that_is_shortened_meanwhile_is_read_again_or_gone() {
+        let vanished = || Error::io("opening", io::ErrorKind::NotFound.into());
+        let rounds = Cell::new(0);
+        // The segment goes away under the reader twice, and the third time the log stays.
+        let found = read(50, &[10, 20, 50, 50], |after| {
+            rounds.set(rounds.get() + 1);
+            if after < 50 { Err(vanished()) } else { Ok(after) }
+        });
+        assert!(matches!(found, Ok(Ok(50))), "{found:?}");
+        assert_eq!(rounds.get(), 3);
+        // What was read of a log that was shortened isn't believed.
+        let found = read(50, &[10, 20, 20], Ok);
+        assert!(matches!(found, Ok(Ok(20))), "{found:?}");
+        let gone = read(50, &[10, 51], |_| Err(vanished()));
+        assert!(matches!(gone, Ok(Err(Seq(51)))), "{gone:?}");
+        let gone = read(50, &[51], |_| unreachable!("it can't be whole"));
+        assert!(matches!(gone, Ok(Err(Seq(51)))), "{gone:?}");
+        // The log is where it was: that is a fault.
+        assert!(matches!(
+            read(50, &[10, 10], |_| Err(vanished())),
+            Err(Error::Io { .. })
+        ));
     }
 }

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use treering_engine::Seq;
-use treering_engine::log::{LogPosition, Record, RecordReader};
+use treering_engine::log::{LogDefect, LogPosition, Record, RecordReader};
 
 use super::SUBSCRIPTIONS_MAX;
 use super::state::{Commit, Pending};
@@ -125,22 +125,18 @@ impl Commit {
         }
         self.feeds.retain(|source| !source.feed.is_abandoned());
         for source in self.feeds.iter().filter(|source| source.first <= seq) {
-            let records = records.iter().flat_map(|records| {
-                RecordReader::resume(records, 0).map_while(|record| match record {
-                    Ok(Record::BatchEnd) | Err(_) => None,
-                    Ok(record) => Some(record),
-                })
-            });
+            let records = records.iter().flat_map(|records| RecordReader::changes(records));
             tell(&source.feed, seq, records, Some(version), &mut outbox.resolutions);
         }
     }
 }
 
-/// Pushes what these records of a group change for a feed. `version` keeps blobs in place until they are read.
+/// Pushes what these records of a group change for a feed. `version` keeps blobs in place until they are read. A record
+/// that can't be read may be anything: then the feed has missed something of this group.
 pub(crate) fn tell<'r>(
     feed: &Feed,
     seq: Seq,
-    records: impl Iterator<Item = Record<'r>>,
+    records: impl Iterator<Item = std::result::Result<Record<'r>, LogDefect>>,
     version: Option<&Arc<Version>>,
     told: &mut Vec<Resolution>,
 ) {
@@ -152,7 +148,16 @@ pub(crate) fn tell<'r>(
         bytes.extend_from_slice(part);
         (bytes.len() - part.len(), part.len())
     };
-    for record in records.filter(|record| record.tree() == Some(feed.tree)) {
+    for record in records {
+        let record = match record {
+            Ok(record) if record.tree() == Some(feed.tree) => record,
+            Ok(_) => continue,
+            Err(defect) => {
+                tracing::error!(%defect, seq = seq.0, "a record of a commit group can't be read");
+                feed.miss(seq, seq, told);
+                continue;
+            }
+        };
         let Some((_, key)) = record.change() else {
             dropped |= matches!(record, Record::TreeDrop { .. });
             if let Record::TreeLoad { .. } = record {

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use treering_engine::log::RecordWriter;
 use treering_engine::{Seq, TreeId};
 use treering_io::SimDirectory;
 
@@ -10,7 +11,7 @@ use crate::error::Result;
 use crate::options::Options;
 use crate::recovery;
 use crate::runtime::{Sim, SimOptions};
-use crate::shared::{Feed, with_guard};
+use crate::shared::{Entry, Feed, with_guard};
 use crate::ticket::Reply;
 
 fn subscription() -> (CommitMessage, oneshot::Receiver<Result<LogRange>>) {
@@ -89,5 +90,49 @@ fn a_log_that_no_checkpoint_shortens_asks_for_none() {
     let checkpoints = db.stats().checkpoints;
     assert!((1..=2).contains(&checkpoints), "{checkpoints} checkpoints");
     drop(tree);
+    crate::sim::crash(db);
+}
+
+#[test]
+fn what_cannot_be_read_of_a_group_is_missed() {
+    let disk = SimDirectory::new(1);
+    let sim = Sim::new(&disk, SimOptions::default());
+    let opened = recovery::open_simulated(&disk, &Options::new(), sim).expect("it opens");
+    let db = Db::start(opened, None);
+    crate::sim::settle(&db);
+    {
+        let shared = &db.inner.runtime.shared;
+        let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
+        let mut commit = db.inner.runtime.commit.lock();
+        let mut outbox = Outbox::default();
+        let (reply, _receiver) = oneshot::channel();
+        let feed = Arc::new(Feed::new(TreeId(1), Vec::new(), 1 << 20));
+        let message = CommitMessage::Subscribe {
+            feed: Arc::clone(&feed),
+            reply,
+        };
+        commit.handle(message, 0, &mut outbox);
+        let mut defective = Vec::new();
+        RecordWriter(&mut defective).put(TreeId(1), b"before", b"v");
+        defective.push(0xFF);
+        let mut whole = Vec::new();
+        RecordWriter(&mut whole).put(TreeId(1), b"another batch", b"v");
+        let seq = version.seq.next();
+        commit.feed(seq, &[defective, whole.clone()], &version, &mut outbox);
+        commit.feed(seq.next(), &[whole], &version, &mut outbox);
+        let taken: Vec<_> = std::iter::from_fn(|| feed.take()).collect();
+        assert!(
+            matches!(
+                &taken[..],
+                [
+                    Entry::Missed { from, to },
+                    Entry::Changes(partly),
+                    Entry::Changes(whole),
+                ] if (*from, *to, partly.seq, whole.seq) == (seq, seq, seq, seq.next())
+                    && (partly.list.len(), whole.list.len()) == (2, 1)
+            ),
+            "{taken:?}"
+        );
+    }
     crate::sim::crash(db);
 }

@@ -1,27 +1,30 @@
 //! Reading the log of a running database, for subscriptions that begin in the past.
+//!
+//! Only what lies between two known positions is read, from the segments that hold it: all other segments may be renamed,
+//! removed or half made at any moment, and so may these, when a checkpoint shortens the log meanwhile. Then reading
+//! fails, or finds damage, in whatever way: who reads has to ask where the log starts, and then again.
 
 use std::sync::Arc;
 
 use treering_engine::Seq;
-use treering_engine::log::{LogPosition, Record, SegmentLayout};
+use treering_engine::log::{Record, SegmentLayout};
 use treering_io::Directory;
 
 use super::log::Log;
-use super::read_ahead::Readers;
+use crate::commit::LogRange;
 use crate::error::Result;
 
-/// Reads the log from `start` on, and hands out what its commit groups changed, in order. Returns where it found the
-/// end. Segments that are used again meanwhile end it early, or look corrupt: the caller has to find out whether that
-/// may have happened.
+/// Reads what is in the log, and hands out what its commit groups changed, in order. An error doesn't tell of damage if
+/// the log starts elsewhere by now.
 pub(crate) fn read_changes(
     directory: &Arc<dyn Directory>,
     log_id: u64,
     layout: SegmentLayout,
-    start: LogPosition,
+    range: &LogRange,
     mut visit: impl FnMut(Seq, Vec<Record<'_>>),
-) -> Result<LogPosition> {
-    let log = Log::of(directory, log_id, layout, Readers::Nobody)?;
-    let end = log.visit(start, start, |group| {
+) -> Result<()> {
+    let log = Log::between(directory, log_id, layout, range.start, range.end)?;
+    log.visit_known(range.start, range.end, |group| {
         let mut groups: Vec<(Seq, Vec<Record<'_>>)> = Vec::new();
         let mut begun = Seq(0);
         let mut note = |seq, record| match groups.last_mut() {
@@ -32,8 +35,9 @@ pub(crate) fn read_changes(
             match record? {
                 Record::BatchBegin { seq, .. } => begun = seq,
                 Record::Transaction { seq, changes } => {
-                    let changes = changes.map_while(std::result::Result::ok);
-                    changes.for_each(|record| note(seq, record));
+                    for record in changes {
+                        note(seq, record?);
+                    }
                 }
                 record if record.tree().is_some() => note(begun, record),
                 _ => {}
@@ -41,6 +45,9 @@ pub(crate) fn read_changes(
         }
         groups.into_iter().for_each(|(seq, records)| visit(seq, records));
         Ok(())
-    })?;
-    Ok(end.position)
+    })
 }
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

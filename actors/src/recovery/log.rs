@@ -7,6 +7,7 @@ use std::sync::Arc;
 use treering_engine::log::segment::{segment_file_name, segment_file_number};
 use treering_engine::log::{
     Group, LogDefect, LogEnd, LogPosition, Record, ScanError, ScanStart, SegmentHeader, SegmentLayout, scan,
+    scan_known,
 };
 use treering_engine::superblock::Superblock;
 use treering_engine::{BLOCK_BYTES, Extent, Lsn, Seq, Stamp};
@@ -48,16 +49,6 @@ impl Log {
             page: Some(0),
             reason: "the superblock holds an impossible segment size".into(),
         })?;
-        Log::of(directory, superblock.log_id(), layout, readers)
-    }
-
-    /// Opens the segments of a log that is known otherwise.
-    pub fn of(
-        directory: &Arc<dyn Directory>,
-        log_id: u64,
-        layout: SegmentLayout,
-        readers: Readers,
-    ) -> Result<Log> {
         let failed = |error| Error::io("opening the log", error);
         let mut files = BTreeMap::new();
         for name in directory.names().map_err(failed)? {
@@ -66,10 +57,35 @@ impl Log {
             }
         }
         Ok(Log {
-            log_id,
+            log_id: superblock.log_id(),
             layout,
             files,
             readers,
+        })
+    }
+
+    /// Opens the segments that hold what lies between two positions of a log that is in use, and no other: these may be
+    /// renamed or removed at any moment.
+    pub fn between(
+        directory: &Arc<dyn Directory>,
+        log_id: u64,
+        layout: SegmentLayout,
+        start: LogPosition,
+        end: LogPosition,
+    ) -> Result<Log> {
+        let mut files = BTreeMap::new();
+        for number in layout.number_before(start.lsn)..=layout.number_before(end.lsn) {
+            let name = segment_file_name(number);
+            let file = directory
+                .open(&name, OpenMode::Existing)
+                .map_err(|error| Error::io(format!("opening {name}"), error))?;
+            files.insert(number, file);
+        }
+        Ok(Log {
+            log_id,
+            layout,
+            files,
+            readers: Readers::Nobody,
         })
     }
 
@@ -143,14 +159,28 @@ impl Log {
         known: LogPosition,
         visit: impl FnMut(Group<'_>) -> std::result::Result<(), LogDefect>,
     ) -> Result<LogEnd> {
-        let from = ScanStart {
+        let mut reader = Reader::new(&self.files, self.readers);
+        scan(&mut reader, &self.from(start, known), visit).map_err(|error| self.scan_error(error))
+    }
+
+    /// Gives the groups from `start` to `known`, which the log is known to hold, to `visit`.
+    pub fn visit_known(
+        &self,
+        start: LogPosition,
+        known: LogPosition,
+        visit: impl FnMut(Group<'_>) -> std::result::Result<(), LogDefect>,
+    ) -> Result<()> {
+        let mut reader = Reader::new(&self.files, self.readers);
+        scan_known(&mut reader, &self.from(start, known), visit).map_err(|error| self.scan_error(error))
+    }
+
+    fn from(&self, start: LogPosition, known: LogPosition) -> ScanStart {
+        ScanStart {
             layout: self.layout,
             log_id: self.log_id,
             start,
             known,
-        };
-        let mut reader = Reader::new(&self.files, self.readers);
-        scan(&mut reader, &from, visit).map_err(|error| self.scan_error(error))
+        }
     }
 
     /// The error for a log that goes on behind `end`, although the database was closed there.

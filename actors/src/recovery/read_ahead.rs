@@ -25,7 +25,7 @@ pub(super) enum Readers {
     Background,
     /// Whoever asks, at once: so equal seeds give equal reads.
     Inline,
-    /// Nobody: the log is being written to, and its end is wanted as it is when it is reached.
+    /// Nobody: the log of a running database is read, whose threads have other things to do.
     Nobody,
 }
 

@@ -12,6 +12,7 @@
 //! | positions, and the files that hold them | [`segment`] |
 //! | which of these files to create, recycle and remove | [`SegmentSet`] |
 //! | recovery: from a position to the log's end, or to corruption | [`scan()`] |
+//! | while the log is written to: from a position to a known one | [`scan_known()`] |
 //!
 //! # What makes a group valid
 //!
@@ -37,7 +38,7 @@ pub use record::{
     BATCH_FRAME_BYTES, HEAD_BYTES_MAX, LoadedExtents, Record, RecordWriter, TRANSACTION_FRAME_BYTES,
 };
 pub use record_reader::{LogDefect, RecordReader};
-pub use scan::{LogEnd, READ_BYTES, ReadLog, ScanError, ScanStart, SegmentFile, scan};
+pub use scan::{LogEnd, READ_BYTES, ReadLog, ScanError, ScanStart, SegmentFile, scan, scan_known};
 pub use segment::{SegmentHeader, SegmentHeaderDefect, SegmentLayout};
 pub use segment_set::{SegmentJob, SegmentSet};
 

@@ -49,6 +49,16 @@ impl<'a> RecordReader<'a> {
         }
     }
 
+    /// Reads changes that are in no batch yet, or in none any more, to their end.
+    #[must_use]
+    pub fn changes(bytes: &'a [u8]) -> RecordReader<'a> {
+        RecordReader {
+            bytes,
+            offset: 0,
+            place: Place::InTransaction,
+        }
+    }
+
     /// Goes on within a batch, at the byte where an earlier reader of the same bytes stopped.
     #[must_use]
     pub fn resume(bytes: &'a [u8], offset: usize) -> RecordReader<'a> {
@@ -116,11 +126,7 @@ impl<'a> RecordReader<'a> {
             KIND_TRANSACTION => {
                 let seq = Seq(self.u64()?);
                 let length = u32::from_le_bytes(self.array()?) as usize;
-                let changes = RecordReader {
-                    bytes: self.take(length)?,
-                    offset: 0,
-                    place: Place::InTransaction,
-                };
+                let changes = RecordReader::changes(self.take(length)?);
                 Ok(Record::Transaction { seq, changes })
             }
             KIND_CHECKPOINT => Ok(Record::Checkpoint {

@@ -164,79 +164,144 @@ pub fn scan<R: ReadLog>(
     from: &ScanStart,
     mut visit: impl FnMut(Group<'_>) -> Result<(), LogDefect>,
 ) -> Result<LogEnd, ScanError<R::Error>> {
-    let mut window = Window::open(reader, from)?;
-    let layout = from.layout;
-    let corrupt = |lsn: Lsn, reason| ScanError::Corrupt {
-        lsn,
-        number: layout.number(lsn),
-        offset: layout.offset(lsn),
-        reason,
-    };
-    let first = layout.number_before(from.start.lsn);
-    if window.file_bytes(first).is_none() {
-        return Err(corrupt(layout.start(first), CorruptReason::SegmentMissing));
-    }
-
-    let mut position = from.start;
-    let mut known_reached = false;
-    let (mut last_seq, mut groups, mut bytes) = (None, 0, 0);
+    let mut walk = Walk::begin(reader, from)?;
     let found = loop {
-        if position.lsn == from.known.lsn {
-            if position.previous_crc != from.known.previous_crc {
-                return Err(corrupt(position.lsn, CorruptReason::NotTheLog));
-            }
-            known_reached = true;
-            position.generation = position.generation.max(from.known.generation);
-        } else if position.lsn > from.known.lsn && !known_reached {
-            return Err(corrupt(from.known.lsn, CorruptReason::NotTheLog));
+        walk.check_known()?;
+        if let Err(defect) = walk.next(&mut visit)? {
+            break defect;
         }
-        let header = match window.group_behind(&position)? {
-            Ok(header) => header,
-            Err(defect) => break defect,
-        };
-        let record_bytes = window.record_bytes(&header);
-        visit(Group { header, record_bytes }).map_err(|defect| corrupt(header.lsn, defect.into()))?;
-        last_seq = last_seq.max(Some(header.last_seq));
-        groups += 1;
-        bytes += header.encoded_bytes() as u64;
-        position = header.next();
     };
-
-    let end = position.lsn;
-    if !known_reached {
-        return Err(corrupt(
-            end,
-            CorruptReason::EndsEarly {
-                found,
-                known: from.known.lsn,
-            },
-        ));
-    }
-    let last = layout.number_before(end);
-    let (bytes_there, expected) = (window.file_bytes(last).unwrap_or(0), layout.segment_bytes());
-    if bytes_there < expected {
-        return Err(corrupt(
-            end,
-            CorruptReason::SegmentShort {
-                bytes: bytes_there,
-                expected,
-            },
-        ));
-    }
-    let missing = (last + 1..window.files_end()).find(|number| window.file_bytes(*number).is_none());
-    if let Some(number) = missing {
-        return Err(corrupt(layout.start(number), CorruptReason::SegmentMissing));
-    }
-    if let Some(durable_to) = window.later_knowledge(&position)? {
-        return Err(corrupt(end, CorruptReason::Damaged { found, durable_to }));
-    }
+    walk.check_end(found)?;
     Ok(LogEnd {
-        position,
-        last_seq,
-        groups,
-        bytes,
+        position: walk.position,
+        last_seq: walk.last_seq,
+        groups: walk.groups,
+        bytes: walk.bytes,
         found,
     })
+}
+
+/// Gives each group from `from.start` up to `from.known` to `visit`, in order, and says nothing of what stands behind:
+/// for a log that is written to meanwhile. (Bad run: a scan for the end finds nothing at `x`, the groups at `x` and
+/// behind it are written, and it finds the second one, which knows the first to be durable: damage that isn't there.)
+/// Only segments that hold what lies between are read.
+///
+/// # Errors
+/// If reading fails, or if not every group up to there is valid.
+pub fn scan_known<R: ReadLog>(
+    reader: &mut R,
+    from: &ScanStart,
+    mut visit: impl FnMut(Group<'_>) -> Result<(), LogDefect>,
+) -> Result<(), ScanError<R::Error>> {
+    let mut walk = Walk::begin(reader, from)?;
+    while !walk.check_known()? {
+        if let Err(found) = walk.next(&mut visit)? {
+            return Err(walk.ends_early(found));
+        }
+    }
+    Ok(())
+}
+
+/// How far a scan has come.
+struct Walk<'r, R: ReadLog> {
+    window: Window<'r, R>,
+    layout: SegmentLayout,
+    known: LogPosition,
+    position: LogPosition,
+    known_reached: bool,
+    last_seq: Option<Seq>,
+    groups: u64,
+    bytes: u64,
+}
+
+impl<'r, R: ReadLog> Walk<'r, R> {
+    fn begin(reader: &'r mut R, from: &ScanStart) -> Result<Walk<'r, R>, ScanError<R::Error>> {
+        let walk = Walk {
+            window: Window::open(reader, from)?,
+            layout: from.layout,
+            known: from.known,
+            position: from.start,
+            known_reached: false,
+            last_seq: None,
+            groups: 0,
+            bytes: 0,
+        };
+        let first = walk.layout.number_before(from.start.lsn);
+        if walk.window.file_bytes(first).is_none() {
+            return Err(walk.corrupt(walk.layout.start(first), CorruptReason::SegmentMissing));
+        }
+        Ok(walk)
+    }
+
+    fn corrupt(&self, lsn: Lsn, reason: CorruptReason) -> ScanError<R::Error> {
+        ScanError::Corrupt {
+            lsn,
+            number: self.layout.number(lsn),
+            offset: self.layout.offset(lsn),
+            reason,
+        }
+    }
+
+    fn ends_early(&self, found: GroupDefect) -> ScanError<R::Error> {
+        let known = self.known.lsn;
+        self.corrupt(self.position.lsn, CorruptReason::EndsEarly { found, known })
+    }
+
+    /// Whether it has come to the known position, or behind it.
+    fn check_known(&mut self) -> Result<bool, ScanError<R::Error>> {
+        if self.position.lsn == self.known.lsn {
+            if self.position.previous_crc != self.known.previous_crc {
+                return Err(self.corrupt(self.position.lsn, CorruptReason::NotTheLog));
+            }
+            self.known_reached = true;
+            self.position.generation = self.position.generation.max(self.known.generation);
+        } else if self.position.lsn > self.known.lsn && !self.known_reached {
+            return Err(self.corrupt(self.known.lsn, CorruptReason::NotTheLog));
+        }
+        Ok(self.known_reached)
+    }
+
+    /// Visits the next group, or gives what stands in its place.
+    fn next(
+        &mut self,
+        visit: &mut impl FnMut(Group<'_>) -> Result<(), LogDefect>,
+    ) -> Result<Result<(), GroupDefect>, ScanError<R::Error>> {
+        let header = match self.window.group_behind(&self.position)? {
+            Ok(header) => header,
+            Err(defect) => return Ok(Err(defect)),
+        };
+        let record_bytes = self.window.record_bytes(&header);
+        visit(Group { header, record_bytes }).map_err(|defect| self.corrupt(header.lsn, defect.into()))?;
+        self.last_seq = self.last_seq.max(Some(header.last_seq));
+        self.groups += 1;
+        self.bytes += header.encoded_bytes() as u64;
+        self.position = header.next();
+        Ok(Ok(()))
+    }
+
+    /// Whether the log may end here.
+    fn check_end(&mut self, found: GroupDefect) -> Result<(), ScanError<R::Error>> {
+        if !self.known_reached {
+            return Err(self.ends_early(found));
+        }
+        let end = self.position.lsn;
+        let last = self.layout.number_before(end);
+        let (bytes, expected) = (
+            self.window.file_bytes(last).unwrap_or(0),
+            self.layout.segment_bytes(),
+        );
+        if bytes < expected {
+            return Err(self.corrupt(end, CorruptReason::SegmentShort { bytes, expected }));
+        }
+        let mut behind = last + 1..self.window.files_end();
+        if let Some(number) = behind.find(|number| self.window.file_bytes(*number).is_none()) {
+            return Err(self.corrupt(self.layout.start(number), CorruptReason::SegmentMissing));
+        }
+        if let Some(durable_to) = self.window.later_knowledge(&self.position)? {
+            return Err(self.corrupt(end, CorruptReason::Damaged { found, durable_to }));
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

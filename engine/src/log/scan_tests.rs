@@ -3,7 +3,9 @@ use std::convert::Infallible;
 
 use proptest::prelude::*;
 
-use super::{CorruptReason, LogEnd, READ_BYTES, ReadLog, ScanError, ScanStart, SegmentFile, scan};
+use super::{
+    CorruptReason, LogEnd, READ_BYTES, ReadLog, ScanError, ScanStart, SegmentFile, scan, scan_known,
+};
 use crate::log::{
     GROUP_HEADER_BYTES, GroupBuilder, GroupDefect, GroupStart, LogDefect, LogPosition, SegmentLayout,
     parse_group,
@@ -560,4 +562,41 @@ fn groups_of_a_history_that_was_cut_off_have_no_say() {
     (world.start, world.known) = (end, LogPosition { generation: 2, ..end });
     let end = world.scan().1.expect("the third group is of an older generation");
     assert_eq!((end.groups, end.position.generation), (0, 2));
+}
+
+#[test]
+fn a_log_that_is_written_to_is_read_up_to_what_is_known_of_it() {
+    let mut world = three_groups();
+    let known = world.groups[2].lsn;
+    world.known = world.position;
+    // Two groups more: when the reader looks, the first is not there yet; when it looks on, the second one is.
+    for _ in 0..2 {
+        world.append(5_000);
+        world.sync();
+    }
+    world.damage(3, 100, 1);
+    let mut seen = Vec::new();
+    let read = |world: &World, seen: &mut Vec<Lsn>| {
+        seen.clear();
+        scan_known(&mut world.files.clone(), &world.from(), |group| {
+            seen.push(group.header.lsn);
+            Ok(())
+        })
+    };
+    read(&world, &mut seen).expect("nothing that is known is damaged");
+    assert_eq!((seen.len(), seen.last()), (3, Some(&known)));
+    assert!(
+        matches!(corrupt_reason(&world), Some((_, CorruptReason::Damaged { .. }))),
+        "and a scan for the end can't be used here"
+    );
+    world.damage(1, 100, 1);
+    let reason = CorruptReason::EndsEarly {
+        found: GroupDefect::RecordsChecksum,
+        known: world.known.lsn,
+    };
+    let error = read(&world, &mut seen).expect_err("damaged");
+    assert!(
+        matches!(error, ScanError::Corrupt { lsn, reason: found, .. } if lsn == world.groups[1].lsn && found == reason)
+    );
+    assert_eq!(seen.len(), 1);
 }
