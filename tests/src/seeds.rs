@@ -11,7 +11,8 @@ const THREADS: u64 = 2;
 /// Failures that are told.
 const FAILURES_MAX: usize = 5;
 
-/// Runs `count` seeds (or what the environment asks for), and sums up what they did.
+/// Runs `count` seeds (or what the environment asks for: `TREERING_SIM_SEEDS` as many, from `TREERING_SIM_FIRST` on, or
+/// `TREERING_SIM_SEED` alone), and sums up what they did.
 ///
 /// # Panics
 /// With the seeds that failed, and why.
@@ -26,7 +27,8 @@ pub fn run_all(count: u64, run: impl Fn(u64) -> Result<Outcome, String> + Sync) 
         None => {
             // Of tests with fewer seeds than the largest, a share.
             let count = asked("TREERING_SIM_SEEDS").map_or(count, |asked| (asked * count).div_ceil(10_000));
-            0..count
+            let first = asked("TREERING_SIM_FIRST").unwrap_or(0);
+            first..first.saturating_add(count)
         }
     };
     let next = AtomicU64::new(seeds.start);

@@ -1,6 +1,6 @@
 //! Transactions that overlap, in the simulator: sums that no order may change, at every snapshot and after every crash.
 //!
-//! `TREERING_SIM_SEEDS` and `TREERING_SIM_SEED` as in `model.rs`.
+//! `TREERING_SIM_SEEDS`, `TREERING_SIM_FIRST` and `TREERING_SIM_SEED` as in `model.rs`.
 
 use treering::sim::Planted;
 use treering_tests::bank::run;
