@@ -5,16 +5,15 @@
     reason = "real threads are what these tests are about"
 )]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use treering::{Db, Durability, Error, Options, Snapshot, Tree};
 
 fn options() -> Options {
-    Options::new()
-        .cache_bytes(2 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
+    support::options().cache_bytes(2 << 20)
 }
 
 fn content(snapshot: &Snapshot, tree: &Tree) -> BTreeMap<Vec<u8>, Vec<u8>> {

@@ -1,13 +1,9 @@
 //! The public interface on real files: the first things that a user tries.
 
-use treering::{Db, Durability, Error, Options};
+mod support;
 
-fn options() -> Options {
-    Options::new()
-        .cache_bytes(4 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
-}
+use support::options;
+use treering::{Db, Durability, Error};
 
 #[test]
 fn what_was_put_is_there_after_reopening() {

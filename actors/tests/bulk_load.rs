@@ -1,14 +1,13 @@
 //! Loading empty trees from sorted entries: on real files, and in memory.
 
+mod support;
+
 use treering::{Db, Durability, Error, Options, Tree};
 
 const ENTRIES: u64 = 60_000;
 
 fn options() -> Options {
-    Options::new()
-        .cache_bytes(1 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
+    support::options().cache_bytes(1 << 20)
 }
 
 fn value(number: u64) -> Vec<u8> {

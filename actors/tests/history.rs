@@ -5,16 +5,12 @@
     reason = "real threads are what these tests are about"
 )]
 
+mod support;
+
 use std::time::Duration;
 
+use support::options;
 use treering::{Change, Client, Error, Options, Retention, Snapshot, Tree};
-
-fn options() -> Options {
-    Options::new()
-        .cache_bytes(4 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
-}
 
 type Row = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 

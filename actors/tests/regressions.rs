@@ -5,25 +5,12 @@
     reason = "real threads are what these tests are about"
 )]
 
-use std::path::Path;
+mod support;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use treering::{Durability, Error, Options};
-
-fn options() -> Options {
-    Options::new()
-        .cache_bytes(4 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
-}
-
-/// What a crash leaves: no last checkpoint.
-fn copy_files(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
+use support::{copy_files, options};
+use treering::{Durability, Error};
 
 /// Trees remember their shard; an opening may have fewer.
 #[test]

@@ -1,15 +1,15 @@
 //! Incremental backups and restoring, on real files.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use treering::{Db, Error, Options};
+use treering_io::{Directory, OsDirectory};
 
 fn options() -> Options {
-    Options::new()
-        .cache_bytes(2 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
+    support::options().cache_bytes(2 << 20)
 }
 
 type Content = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
@@ -135,6 +135,15 @@ fn what_is_no_chain_is_refused_before_anything_is_written() {
         other.backup_since("tuesday", path.join("none")),
         Err(Error::SnapshotNotFound { .. })
     ));
+    // One writer in a directory at a time: both would write the same file.
+    let directory = OsDirectory::create(path.join("busy")).unwrap();
+    let lock = directory.lock().unwrap();
+    assert!(matches!(
+        other.backup_since("monday", path.join("busy")),
+        Err(Error::AlreadyOpen { .. })
+    ));
+    drop(lock);
+    other.backup_since("monday", path.join("busy")).unwrap();
     // Damage anywhere in the file.
     let file = path.join("first").join("changes");
     let whole = std::fs::read(&file).unwrap();

@@ -5,27 +5,13 @@
     reason = "real threads are what these tests are about"
 )]
 
+mod support;
+
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
+use support::{copy_files, options};
 use treering::{Db, Error, Options, Snapshot, Tree};
-
-fn options() -> Options {
-    Options::new()
-        .cache_bytes(4 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
-}
-
-/// What a crash leaves: no last checkpoint.
-fn copy_files(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-}
 
 /// Values of one round; one in fifty is a blob.
 fn fill(tree: &Tree, round: u32) {

@@ -5,14 +5,10 @@
     reason = "real threads are what these tests are about"
 )]
 
-use treering::{Durability, Error, Event, Options};
+mod support;
 
-fn options() -> Options {
-    Options::new()
-        .cache_bytes(4 << 20)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
-}
+use support::options;
+use treering::{Durability, Error, Event};
 
 /// Key and value of a change.
 fn change(event: &Event) -> (Vec<u8>, Option<Vec<u8>>) {

@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "several clients are several threads")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,11 +12,7 @@ use treering::{Client, Db, Durability, Error, Isolation, Options, Tree};
 const SHARDS: usize = 4;
 
 fn options() -> Options {
-    Options::new()
-        .cache_bytes(4 << 20)
-        .shards(SHARDS)
-        .log_segment_bytes(1 << 20)
-        .checkpoint_log_bytes(8 << 20)
+    support::options().shards(SHARDS)
 }
 
 /// One tree on each shard.

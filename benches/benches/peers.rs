@@ -9,20 +9,14 @@ use treering_benches::report::{Results, markdown};
 use treering_benches::rows::{Context, beyond, cached, default_directory, durable, recovery};
 use treering_benches::settings::Settings;
 use treering_benches::workload::RECORD_BYTES;
-use treering_benches::{Result, machine};
+use treering_benches::{Result, exit_code, machine};
 
 /// One allocator for every engine written in Rust.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("peers: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("peers", run())
 }
 
 fn run() -> Result<()> {
@@ -50,10 +44,7 @@ fn run() -> Result<()> {
         &results,
         context.settings.records * RECORD_BYTES,
     ));
-    println!("{text}");
-    if let Some(path) = &context.settings.markdown {
-        std::fs::write(path, &text)?;
-    }
+    context.settings.publish(&text)?;
     if failures.is_empty() {
         Ok(())
     } else {

@@ -5,20 +5,14 @@ use std::time::SystemTime;
 
 use treering_benches::rows::{Context, default_directory};
 use treering_benches::settings::Settings;
-use treering_benches::{Result, machine, versions};
+use treering_benches::{Result, exit_code, machine, versions};
 
 /// As in the `peers` bench.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("versions: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("versions", run())
 }
 
 fn run() -> Result<()> {
@@ -35,9 +29,5 @@ fn run() -> Result<()> {
         versions::held_time(settings).as_secs_f64(),
     );
     let text = heading + &versions::run(&context)?;
-    println!("{text}");
-    if let Some(path) = &settings.markdown {
-        std::fs::write(path, &text)?;
-    }
-    Ok(())
+    settings.publish(&text)
 }

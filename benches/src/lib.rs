@@ -62,3 +62,14 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What everything here returns.
 pub type Result<T> = std::result::Result<T, Failure>;
+
+/// How a bench of this name ends; says why, if it failed.
+pub fn exit_code(bench: &str, result: Result<()>) -> std::process::ExitCode {
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{bench}: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -62,6 +62,18 @@ impl Settings {
         Self::from_lookup(default_directory, |name| std::env::var(name).ok())
     }
 
+    /// Prints a table, and writes it where [`markdown`](Self::markdown) says.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn publish(&self, text: &str) -> crate::Result<()> {
+        println!("{text}");
+        if let Some(path) = &self.markdown {
+            std::fs::write(path, text)?;
+        }
+        Ok(())
+    }
+
     fn from_lookup(
         default_directory: PathBuf,
         lookup: impl Fn(&str) -> Option<String>,

@@ -5,7 +5,7 @@
 //! back, and a parent is written when its children's new ids are known. Pages that are in memory are copied from there;
 //! the others are read past the cache, which belongs to the readers. Blobs are streamed.
 //!
-//! Memory: a page for each level, [`READS_MAX`] pages under way, and a buffer of [`BUFFER_BYTES`]. After a while of
+//! Memory: a page for each level, [`READS_MAX`] pages under way, and the buffer of a [`WrittenFile`]. After a while of
 //! copying it sleeps as long: on a busy machine half of what it could take is left to readers and writers.
 
 use std::path::Path;
@@ -14,18 +14,19 @@ use std::time::Duration;
 
 use treering_engine::catalog::{Directory as Catalog, TreeState};
 use treering_engine::tree::Root;
-use treering_engine::{BLOCK_BYTES, Crc32c, Extent, PageId, PageRef, Stamp, TreeId, page};
-use treering_io::{AlignedBuffer, Directory, File, OsDirectory};
+use treering_engine::{Crc32c, Extent, PageId, PageRef, Stamp, TreeId, page};
+use treering_io::{AlignedBuffer, Directory, File};
 
 use super::blob::corrupt_page;
 use super::db::Inner;
 use super::restore::write_origin;
+use super::written_file::WrittenFile;
 use crate::actor::Nanos;
 use crate::blob::BlobDescriptor;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::{Error, Result};
 use crate::pager::{PagerMessage, Transfer, TransferKind, TransferReply};
-use crate::recovery::{Content, check_empty, create_with, random_id};
+use crate::recovery::{Content, check_empty, create_with, lock, open_or_create, random_id};
 use crate::shared::{DATA_FILE, Version, with_guard};
 
 /// How long it copies before it sleeps.
@@ -34,10 +35,8 @@ const COPYING_NANOS: Nanos = 1_000_000;
 const SLEEP_NANOS_MAX: Nanos = 50_000_000;
 /// Pages that are read at a time.
 const READS_MAX: usize = 64;
-/// Bytes written at a time.
-const BUFFER_BYTES: usize = 1 << 20;
-/// Bytes by which the file grows ahead of what is written.
-const GROWTH_BYTES: u64 = 64 << 20;
+/// Most bytes by which the file grows ahead of what is written.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
 /// What a backup holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,20 +51,11 @@ pub struct Backup {
 impl Inner {
     /// Copies a version into a directory of the file system.
     pub(super) fn backup_to(&self, version: &Version, path: &Path) -> Result<Backup> {
-        let what = |action: &str| format!("{action} {}", path.display());
-        let directory = if path.exists() {
-            OsDirectory::open(path)
-        } else {
-            OsDirectory::create(path)
-        };
-        let directory = directory.map_err(|error| Error::io(what("opening"), error))?;
-        let _lock = directory.lock().map_err(|error| match error {
-            treering_io::LockError::Held { .. } => Error::AlreadyOpen { path: path.into() },
-            treering_io::LockError::Io(error) => Error::io(what("locking"), error),
-        })?;
+        let directory = open_or_create(path)?;
+        let _lock = lock(&directory, path)?;
         let names = directory
             .names()
-            .map_err(|error| Error::io(what("listing"), error))?;
+            .map_err(|error| Error::io(format!("listing {}", path.display()), error))?;
         if names.iter().any(|name| name == DATA_FILE) {
             return Err(Error::BackupExists { path: path.into() });
         }
@@ -283,50 +273,36 @@ impl Copier<'_> {
 
 /// A file that is written from front to back, in pages.
 struct Output<'f> {
-    file: &'f dyn File,
+    file: WrittenFile<&'f dyn File>,
     page_bytes: usize,
-    buffer: AlignedBuffer,
-    filled: usize,
-    /// Where the buffer will be written.
-    offset: u64,
-    file_bytes: u64,
     /// The next page id.
     next: u32,
 }
 
+fn failed(error: std::io::Error) -> Error {
+    Error::io("writing a backup", error)
+}
+
 impl<'f> Output<'f> {
     fn new(file: &'f dyn File, page_bytes: usize) -> Output<'f> {
+        let start = u64::from(PageId::FIRST.0) * page_bytes as u64;
         Output {
-            file,
+            file: WrittenFile::new(file, start, GROWTH_BYTES_MAX),
             page_bytes,
-            buffer: AlignedBuffer::zeroed(BUFFER_BYTES),
-            filled: 0,
-            offset: u64::from(PageId::FIRST.0) * page_bytes as u64,
-            file_bytes: 0,
             next: PageId::FIRST.0,
         }
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(BUFFER_BYTES - self.filled));
-            self.buffer[self.filled..self.filled + now.len()].copy_from_slice(now);
-            self.filled += now.len();
-            rest = later;
-            if self.filled == BUFFER_BYTES {
-                self.flush()?;
-            }
-        }
-        Ok(())
+        self.file.push(bytes).map_err(failed)
     }
 
     /// Fills the last page with zeros, and counts all pages since the last call.
     fn end_page(&mut self) -> Result<()> {
-        let end = self.offset + self.filled as u64;
+        let end = self.file.end();
         let zeros = end.next_multiple_of(self.page_bytes as u64) - end;
         self.push(&vec![0; zeros as usize])?;
-        let pages = (self.offset + self.filled as u64) / self.page_bytes as u64;
+        let pages = self.file.end() / self.page_bytes as u64;
         self.next = u32::try_from(pages).map_err(|_| Error::OutOfSpace {
             what: "the copy has more pages than ids can name".into(),
         })?;
@@ -342,20 +318,9 @@ impl<'f> Output<'f> {
         Ok(())
     }
 
+    /// Writes what is still in the buffer.
     fn flush(&mut self) -> Result<()> {
-        let failed = |error| Error::io("writing a backup", error);
-        let length = self.filled.next_multiple_of(BLOCK_BYTES);
-        let end = self.offset + length as u64;
-        if end > self.file_bytes {
-            self.file_bytes = end + GROWTH_BYTES.min(end);
-            self.file.grow(self.file_bytes).map_err(failed)?;
-        }
-        self.file
-            .write_at(&self.buffer[..length], self.offset)
-            .map_err(failed)?;
-        self.offset += self.filled as u64;
-        self.filled = 0;
-        Ok(())
+        self.file.flush().map_err(failed)
     }
 }
 

@@ -18,6 +18,7 @@ use treering_engine::{BLOCK_BYTES, Crc32c, crc32c};
 use treering_io::{AlignedBuffer, Directory, File, OpenMode};
 
 use super::Change;
+use super::written_file::WrittenFile;
 use crate::error::{Error, Result};
 
 /// Name of the file in the directory of an incremental backup.
@@ -28,10 +29,10 @@ const UNFINISHED_FILE: &str = "changes.new";
 const MAGIC: [u8; 8] = *b"TRCHANGE";
 /// The version of the format.
 const VERSION: u32 = 1;
-/// Bytes read and written at a time.
+/// Bytes read at a time.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Bytes by which the file grows ahead of what is written.
-const GROWTH_BYTES: u64 = 16 << 20;
+/// Most bytes by which the file grows ahead of what is written.
+const GROWTH_BYTES_MAX: u64 = 16 << 20;
 /// Where the header's checksum is: it covers what comes before.
 const HEADER_CRC_AT: usize = 60;
 
@@ -78,33 +79,18 @@ fn corrupt(offset: u64, reason: &str) -> Error {
 /// Writes the file.
 pub(crate) struct Writer<'w> {
     directory: &'w dyn Directory,
-    file: Arc<dyn File>,
-    buffer: AlignedBuffer,
-    filled: usize,
-    /// Where the buffer will be written.
-    offset: u64,
-    file_bytes: u64,
+    file: WrittenFile<Arc<dyn File>>,
     crc: Crc32c,
 }
 
 impl<'w> Writer<'w> {
     /// Begins the file in a directory that has none.
     pub fn new(directory: &'w dyn Directory) -> Result<Writer<'w>> {
-        let file = match directory.open(UNFINISHED_FILE, OpenMode::CreateNew) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                directory.open(UNFINISHED_FILE, OpenMode::Existing)
-            }
-            other => other,
-        };
-        let file = file.map_err(failed)?;
+        let file = directory.open_or_create(UNFINISHED_FILE).map_err(failed)?;
         file.truncate(0).map_err(failed)?;
         Ok(Writer {
             directory,
-            file,
-            buffer: AlignedBuffer::zeroed(BUFFER_BYTES),
-            filled: 0,
-            offset: BLOCK_BYTES as u64,
-            file_bytes: 0,
+            file: WrittenFile::new(file, BLOCK_BYTES as u64, GROWTH_BYTES_MAX),
             crc: Crc32c::new(),
         })
     }
@@ -139,9 +125,10 @@ impl<'w> Writer<'w> {
     /// Makes the file complete and durable, under its name.
     pub fn finish(mut self, database_id: [u8; 16], base_seq: u64, seq: u64) -> Result<()> {
         self.push(&[END])?;
-        let bytes = self.offset + self.filled as u64 - BLOCK_BYTES as u64;
-        self.flush()?;
-        self.file.truncate(self.offset).map_err(failed)?;
+        let bytes = self.file.end() - BLOCK_BYTES as u64;
+        self.file.flush().map_err(failed)?;
+        let file = self.file.file();
+        file.truncate(self.file.end()).map_err(failed)?;
         let mut header = Vec::with_capacity(BLOCK_BYTES);
         header.extend_from_slice(&MAGIC);
         header.extend_from_slice(&VERSION.to_le_bytes());
@@ -154,9 +141,8 @@ impl<'w> Writer<'w> {
         let crc = crc32c(&header);
         header.extend_from_slice(&crc.to_le_bytes());
         header.resize(BLOCK_BYTES, 0);
-        self.file
-            .write_at(&AlignedBuffer::copy_of(&header), 0)
-            .and_then(|()| self.file.sync_data())
+        file.write_at(&AlignedBuffer::copy_of(&header), 0)
+            .and_then(|()| file.sync_data())
             .and_then(|()| self.directory.rename(UNFINISHED_FILE, CHANGES_FILE))
             .and_then(|()| self.directory.sync())
             .map_err(failed)
@@ -171,34 +157,7 @@ impl<'w> Writer<'w> {
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
         self.crc.update(bytes);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (now, later) = rest.split_at(rest.len().min(BUFFER_BYTES - self.filled));
-            self.buffer[self.filled..self.filled + now.len()].copy_from_slice(now);
-            self.filled += now.len();
-            rest = later;
-            if self.filled == BUFFER_BYTES {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes what is in the buffer, with zeros up to the block's end. After a part of a block nothing may follow.
-    fn flush(&mut self) -> Result<()> {
-        let length = self.filled.next_multiple_of(BLOCK_BYTES);
-        self.buffer[self.filled..length].fill(0);
-        let end = self.offset + length as u64;
-        if end > self.file_bytes {
-            self.file_bytes = end + GROWTH_BYTES.min(end);
-            self.file.grow(self.file_bytes).map_err(failed)?;
-        }
-        self.file
-            .write_at(&self.buffer[..length], self.offset)
-            .map_err(failed)?;
-        self.offset = end;
-        self.filled = 0;
-        Ok(())
+        self.file.push(bytes).map_err(failed)
     }
 }
 

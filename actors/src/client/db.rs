@@ -10,7 +10,7 @@ use super::diff::{Diff, check_own};
 use super::fence::Fences;
 use super::snapshot::Snapshot;
 use super::tree::Tree;
-use crate::commit::{CommitMessage, DROPPED_PREFIX};
+use crate::commit::{CommitMessage, DROPPED_PREFIX, TreeChange};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::options::{Durability, Options};
@@ -294,9 +294,11 @@ impl Client {
         check_name(name)?;
         self.inner.runtime.shared.status.check_write()?;
         let (reply, ticket) = self.inner.ticket(|_| ());
-        self.inner.runtime.send_commit(CommitMessage::CreateTree {
-            name: name.into(),
-            must_be_new,
+        self.inner.runtime.send_commit(CommitMessage::ChangeTrees {
+            change: TreeChange::Create {
+                name: name.into(),
+                must_be_new,
+            },
             reply,
         });
         Ok(ticket)

@@ -28,6 +28,7 @@ mod subscription;
 mod transaction;
 mod tree;
 mod write;
+mod written_file;
 
 pub use awaited::Awaiting;
 pub use backup::Backup;

@@ -121,12 +121,13 @@ impl Snapshot {
     /// to be a named snapshot, or what it says may be taken back by a crash, and become another history.
     ///
     /// # Errors
-    /// [`Error::ForeignSnapshot`], [`Error::BackupExists`], [`Error::Corrupt`], [`Error::OutOfSpace`], [`Error::Io`],
-    /// [`Error::Closed`].
+    /// [`Error::ForeignSnapshot`], [`Error::BackupExists`], [`Error::AlreadyOpen`] while another one is being written into
+    /// that directory, [`Error::Corrupt`], [`Error::OutOfSpace`], [`Error::Io`], [`Error::Closed`].
     pub fn backup_since(&self, base: &Snapshot, directory: impl AsRef<Path>) -> Result<IncrementalBackup> {
         self.inner.runtime.shared.status.check_read()?;
         let path = directory.as_ref();
-        let directory = open_or_create(path)?;
+        let directory = recovery::open_or_create(path)?;
+        let _lock = recovery::lock(&directory, path)?;
         let names = directory
             .names()
             .map_err(|error| Error::io(format!("listing {}", path.display()), error))?;
@@ -281,15 +282,6 @@ impl<'c> Chain<'c> {
     }
 }
 
-fn open_or_create(path: &Path) -> Result<OsDirectory> {
-    let directory = if path.exists() {
-        OsDirectory::open(path)
-    } else {
-        OsDirectory::create(path)
-    };
-    directory.map_err(|error| Error::io(format!("opening {}", path.display()), error))
-}
-
 /// Copies the files of a full backup, with the mark that this is not all yet.
 fn copy_backup(source: &dyn Directory, target: &dyn Directory, path: &Path) -> Result<()> {
     let failed = |error| Error::io("restoring a backup", error);
@@ -299,7 +291,7 @@ fn copy_backup(source: &dyn Directory, target: &dyn Directory, path: &Path) -> R
         if names.iter().any(|name| name == DATA_FILE) {
             return Err(Error::BackupExists { path: path.into() });
         }
-        crate::recovery::check_empty(path, &names)?;
+        recovery::check_empty(path, &names)?;
     }
     write_block(target, RESTORING_FILE, &[0; BLOCK_BYTES]).map_err(failed)?;
     target.sync().map_err(failed)?;

@@ -1,7 +1,6 @@
 //! Forming commit groups: a sequence number and a place in the log for what was gathered.
 
-use treering_engine::log::RecordWriter;
-use treering_engine::{Lsn, Seq, Stamp};
+use treering_engine::{Lsn, Seq};
 
 use super::state::{Commit, Gathered, Pending};
 use crate::actor::{Nanos, Outbox};
@@ -139,45 +138,9 @@ impl Commit {
                 group.batches.push(batch);
             }
             Gathered::Set(set) => self.join_set(*set, group),
-            Gathered::CreateTree {
-                name,
-                must_be_new,
-                reply,
-            } => {
-                let present = self.planned.by_name(&name).is_some();
-                let result = if present && must_be_new {
-                    Err(Error::TreeExists { name: name.clone() })
-                } else {
-                    Ok(Outcome::Done)
-                };
-                if !present {
-                    let id = self.next_tree;
-                    group.changes = true;
-                    if self.logging {
-                        let mut records = Vec::new();
-                        RecordWriter(&mut records).tree_create(id, &name);
-                        self.builder
-                            .append_batch(group.seq, self.owner_of(id), Stamp(0), &records);
-                    }
-                    self.add_tree(id, &name);
-                }
+            Gathered::ChangeTrees { change, reply } => {
+                let result = self.change_trees(change, group).map(|()| Outcome::Done);
                 group.resolutions.push(Resolution { reply, result });
-            }
-            Gathered::RestoreTree { id, name, reply } => {
-                group.changes = true;
-                self.add_tree(id, &name);
-                group.resolutions.push(Resolution {
-                    reply,
-                    result: Ok(Outcome::Done),
-                });
-            }
-            Gathered::RestoreDrop { id, reply } => {
-                group.changes = true;
-                self.hide_tree(id);
-                group.resolutions.push(Resolution {
-                    reply,
-                    result: Ok(Outcome::Done),
-                });
             }
             Gathered::Flush { reply } => {
                 group.resolutions.push(Resolution {

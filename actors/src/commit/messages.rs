@@ -46,6 +46,16 @@ pub(crate) struct Batch {
     pub sync: bool,
 }
 
+/// What changes which trees there are. (Shards drop theirs, in batches.)
+pub(crate) enum TreeChange {
+    /// Open a tree by name, creating it if it isn't there (or only if it isn't).
+    Create { name: String, must_be_new: bool },
+    /// Recovery: the log holds the creation of this tree under this id.
+    Restore { id: TreeId, name: String },
+    /// Recovery: the log holds the end of this tree.
+    RestoreDrop { id: TreeId },
+}
+
 /// Everything that arrives at the commit actor.
 pub(crate) enum CommitMessage {
     Batch(Batch),
@@ -57,21 +67,9 @@ pub(crate) enum CommitMessage {
         shard: ShardId,
         result: Result<Box<Batch>, (usize, Error)>,
     },
-    /// Open a tree by name, creating it if it isn't there (or only if it isn't).
-    CreateTree {
-        name: String,
-        must_be_new: bool,
-        reply: Reply,
-    },
-    /// Recovery: the log holds the creation of this tree under this id.
-    RestoreTree {
-        id: TreeId,
-        name: String,
-        reply: Reply,
-    },
-    /// Recovery: the log holds the end of this tree.
-    RestoreDrop {
-        id: TreeId,
+    /// Changes which trees there are.
+    ChangeTrees {
+        change: TreeChange,
         reply: Reply,
     },
     /// Answered when everything before it is durable.

@@ -40,7 +40,7 @@ mod trees;
 mod write;
 
 pub(crate) use feeds::{LogRange, tell};
-pub(crate) use messages::{Batch, CommitMessage, LogTask, LogWrite};
+pub(crate) use messages::{Batch, CommitMessage, LogTask, LogWrite, TreeChange};
 pub(crate) use set::logged_bytes;
 pub(crate) use state::{Commit, CommitStart};
 

@@ -81,10 +81,7 @@ impl Commit {
                     },
                 ));
             }
-            Gathered::CreateTree { reply, .. }
-            | Gathered::RestoreTree { reply, .. }
-            | Gathered::RestoreDrop { reply, .. }
-            | Gathered::Flush { reply } => {
+            Gathered::ChangeTrees { reply, .. } | Gathered::Flush { reply } => {
                 outbox.resolutions.push(Resolution {
                     reply,
                     result: Err(error.clone()),

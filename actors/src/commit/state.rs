@@ -10,7 +10,7 @@ use treering_io::AlignedBuffer;
 
 use super::balance::Balance;
 use super::feeds::FeedSource;
-use super::messages::Batch;
+use super::messages::{Batch, TreeChange};
 use super::set::{Applied, Sets};
 use crate::actor::Nanos;
 use crate::error::Error;
@@ -27,18 +27,8 @@ pub(super) enum Gathered {
     Batch(Batch),
     /// A set of transactions, with the batches of all its owners.
     Set(Box<Applied>),
-    CreateTree {
-        name: String,
-        must_be_new: bool,
-        reply: Reply,
-    },
-    RestoreTree {
-        id: TreeId,
-        name: String,
-        reply: Reply,
-    },
-    RestoreDrop {
-        id: TreeId,
+    ChangeTrees {
+        change: TreeChange,
         reply: Reply,
     },
     Flush {
@@ -55,7 +45,10 @@ impl Gathered {
         match self {
             Gathered::Batch(Batch { records, .. }) => records.len(),
             Gathered::Set(set) => set.record_bytes(),
-            Gathered::CreateTree { name, .. } => name.len() + 16,
+            Gathered::ChangeTrees {
+                change: TreeChange::Create { name, .. },
+                ..
+            } => name.len() + 16,
             _ => 0,
         }
     }
@@ -67,8 +60,8 @@ impl Gathered {
         match self {
             Gathered::Batch(batch) => batch.sync || batch.retires_blobs,
             Gathered::Set(set) => set.sync(),
-            Gathered::RestoreTree { .. } | Gathered::RestoreDrop { .. } => false,
-            Gathered::CreateTree { .. } | Gathered::Flush { .. } | Gathered::CheckpointSync { .. } => true,
+            Gathered::ChangeTrees { change, .. } => matches!(change, TreeChange::Create { .. }),
+            Gathered::Flush { .. } | Gathered::CheckpointSync { .. } => true,
         }
     }
 }

@@ -27,22 +27,8 @@ impl Actor for Commit {
                 }
                 self.set_part(set, shard, result, outbox);
             }
-            CommitMessage::CreateTree {
-                name,
-                must_be_new,
-                reply,
-            } => {
-                self.gathered.push_back(Gathered::CreateTree {
-                    name,
-                    must_be_new,
-                    reply,
-                });
-            }
-            CommitMessage::RestoreTree { id, name, reply } => {
-                self.gathered.push_back(Gathered::RestoreTree { id, name, reply });
-            }
-            CommitMessage::RestoreDrop { id, reply } => {
-                self.gathered.push_back(Gathered::RestoreDrop { id, reply });
+            CommitMessage::ChangeTrees { change, reply } => {
+                self.gathered.push_back(Gathered::ChangeTrees { change, reply });
             }
             CommitMessage::Flush { reply } => self.gathered.push_back(Gathered::Flush { reply }),
             CommitMessage::SyncForCheckpoint { token } => {

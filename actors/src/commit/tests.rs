@@ -4,7 +4,7 @@ use treering_engine::log::RecordWriter;
 use treering_engine::{Seq, TreeId};
 use treering_io::SimDirectory;
 
-use super::{CommitMessage, LogRange};
+use super::{CommitMessage, LogRange, TreeChange};
 use crate::actor::{Actor, Outbox};
 use crate::client::Db;
 use crate::error::Result;
@@ -43,9 +43,8 @@ fn a_subscription_begins_when_all_that_it_does_not_see_is_published() {
         let (name, reply) = ("tree".into(), Reply::none());
         let must_be_new = true;
         commit.handle(
-            CommitMessage::CreateTree {
-                name,
-                must_be_new,
+            CommitMessage::ChangeTrees {
+                change: TreeChange::Create { name, must_be_new },
                 reply,
             },
             0,

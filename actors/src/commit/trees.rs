@@ -4,13 +4,46 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use treering_engine::catalog::{CatalogError, Directory, TreeState};
+use treering_engine::log::RecordWriter;
 use treering_engine::tree::Root;
-use treering_engine::{ShardId, TreeId};
+use treering_engine::{ShardId, Stamp, TreeId};
 
 use super::DROPPED_PREFIX;
-use super::state::Commit;
+use super::messages::TreeChange;
+use super::state::{Commit, Pending};
+use crate::error::Error;
 
 impl Commit {
+    /// Makes a change a part of the group.
+    ///
+    /// # Errors
+    /// [`Error::TreeExists`].
+    pub(super) fn change_trees(&mut self, change: TreeChange, group: &mut Pending) -> Result<(), Error> {
+        match change {
+            TreeChange::Create { name, must_be_new } => {
+                if self.planned.by_name(&name).is_some() {
+                    return if must_be_new {
+                        Err(Error::TreeExists { name })
+                    } else {
+                        Ok(())
+                    };
+                }
+                let id = self.next_tree;
+                if self.logging {
+                    let mut records = Vec::new();
+                    RecordWriter(&mut records).tree_create(id, &name);
+                    self.builder
+                        .append_batch(group.seq, self.owner_of(id), Stamp(0), &records);
+                }
+                self.add_tree(id, &name);
+            }
+            TreeChange::Restore { id, name } => self.add_tree(id, &name),
+            TreeChange::RestoreDrop { id } => self.hide_tree(id),
+        }
+        group.changes = true;
+        Ok(())
+    }
+
     pub(super) fn add_tree(&mut self, id: TreeId, name: &str) {
         self.next_tree = self.next_tree.max(TreeId(id.0 + 1));
         let owner = self.owner_of(id);

@@ -43,7 +43,7 @@ mod sort;
 mod start;
 
 pub(crate) use self::chunks::{Change, Kind};
-pub(crate) use self::claim::{Claimed, claim, claim_simulated};
+pub(crate) use self::claim::{Claimed, claim, claim_simulated, lock, open_or_create};
 pub(crate) use self::create::{Content, check_empty, create_with, random_id};
 pub(crate) use self::history::read_changes;
 pub(crate) use self::open::{

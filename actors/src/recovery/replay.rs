@@ -11,7 +11,7 @@ use treering_engine::memory::{Class, FrameId};
 use super::gather::{Gatherer, TreeEvent, TreeLoad};
 use super::log::{Log, Scanned};
 use super::open::SLICE_BYTES_MIN;
-use crate::commit::{CommitMessage, DROPPED_PREFIX};
+use crate::commit::{CommitMessage, DROPPED_PREFIX, TreeChange};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::options::Durability;
@@ -135,12 +135,11 @@ impl Replayer<'_> {
         // Before the records, all of them: ids aren't used again, so nothing of a tree comes before its creation, and
         // what came before its drop doesn't matter.
         for event in self.gatherer.events() {
-            match event {
-                TreeEvent::Created { id, name } => {
-                    self.restore(|reply| CommitMessage::RestoreTree { id, name, reply });
-                }
-                TreeEvent::Dropped { id } => self.restore(|reply| CommitMessage::RestoreDrop { id, reply }),
-            }
+            let change = match event {
+                TreeEvent::Created { id, name } => TreeChange::Restore { id, name },
+                TreeEvent::Dropped { id } => TreeChange::RestoreDrop { id },
+            };
+            self.restore(|reply| CommitMessage::ChangeTrees { change, reply });
         }
         if self.failure.is_some() {
             return;
