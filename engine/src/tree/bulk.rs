@@ -4,16 +4,14 @@
 //! grows. A complete node is written when its successor is complete too. So the last two nodes of a level
 //! can share their content at the end, and none is left nearly empty.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::sequence::{Lengths, Measured, Sequence, Size};
+use super::sequence::{InnerKind, LeafKind, Lengths, Measured, NodeKind, Sequence, Size};
 use super::{NewNodes, Root};
 use crate::ids::PageRef;
-use crate::page::inner::{self, CHILD_BYTES, INNER_HEADER_BYTES};
 use crate::page::inner_edit::InnerWriter;
 use crate::page::key::{self, KeyParts};
-use crate::page::layout::HEADER_BYTES;
-use crate::page::leaf::ENTRY_BYTES;
 use crate::page::leaf_edit::LeafWriter;
 use crate::page::{ValueRef, max_inline_value_bytes, max_key_bytes};
 
@@ -116,7 +114,7 @@ impl BulkBuilder {
         }
         let growing = &mut self.levels[0].growing;
         growing.push_value(key, value);
-        growing.size = growing.size.with_last_of(&LeafGroup(growing));
+        growing.size = growing.size.with_last_of(&LeafGroup::new(growing));
         if growing.elements.len() > 1 && growing.size.bytes > self.limit_bytes {
             let separator = key::separator(&self.last_key, key).to_vec();
             self.complete(store, 0, separator);
@@ -159,9 +157,9 @@ impl BulkBuilder {
         let Level { complete, growing } = &mut self.levels[level];
         let mut next = growing.split_off(growing.elements.len() - 1, separator);
         next.size = if level == 0 {
-            Size::default().with_last_of(&LeafGroup(&next))
+            Size::default().with_last_of(&LeafGroup::new(&next))
         } else {
-            Size::default().with_last_of(&InnerGroup(&next))
+            Size::default().with_last_of(&InnerGroup::new(&next))
         };
         let full = std::mem::replace(growing, next);
         if let Some(before) = complete.replace(full) {
@@ -180,7 +178,7 @@ impl BulkBuilder {
             parents.separator.clone_from(&group.separator);
         }
         parents.push_child(&group.separator, child);
-        parents.size = parents.size.with_last_of(&InnerGroup(parents));
+        parents.size = parents.size.with_last_of(&InnerGroup::new(parents));
         // Two children fit into any page; nodes with fewer would make the tree grow for ever.
         if parents.elements.len() > 2 && parents.size.bytes > self.limit_bytes {
             self.complete(store, level + 1, group.separator);
@@ -197,14 +195,14 @@ impl BulkBuilder {
         let separator = growing.separator.clone();
         first.append(&growing);
         let (whole, halves) = if level == 0 {
-            let sequence = LeafGroup(&first);
+            let sequence = LeafGroup::new(&first);
             let measured = Measured::new(&sequence);
             (
                 measured.whole(self.limit_bytes),
                 measured.cut_in_two(self.page_bytes),
             )
         } else {
-            let sequence = InnerGroup(&first);
+            let sequence = InnerGroup::new(&first);
             let measured = Measured::new(&sequence);
             (
                 measured.whole(self.limit_bytes),
@@ -301,7 +299,7 @@ fn write<S: NewNodes>(store: &mut S, level: usize, group: &Group) -> PageRef {
     let (reference, page) = store.new_node();
     let mut scratch = Vec::new();
     if level == 0 {
-        let sequence = LeafGroup(group);
+        let sequence = LeafGroup::new(group);
         let prefix_len = Measured::new(&sequence)
             .whole(page.len())
             .map_or(0, |part| part.prefix_len);
@@ -315,7 +313,7 @@ fn write<S: NewNodes>(store: &mut S, level: usize, group: &Group) -> PageRef {
         }
         writer.finish();
     } else {
-        let sequence = InnerGroup(group);
+        let sequence = InnerGroup::new(group);
         let prefix_len = Measured::new(&sequence)
             .whole(page.len())
             .map_or(0, |part| part.prefix_len);
@@ -335,16 +333,20 @@ fn write<S: NewNodes>(store: &mut S, level: usize, group: &Group) -> PageRef {
     reference
 }
 
-struct LeafGroup<'a>(&'a Group);
+/// A group as what nodes of one kind will hold.
+struct GroupOf<'a, K>(&'a Group, PhantomData<K>);
 
-impl Sequence for LeafGroup<'_> {
-    const HEADER_BYTES: usize = HEADER_BYTES;
-    const ELEMENT_BYTES: usize = ENTRY_BYTES;
-    const FIRST_KEYLESS: bool = false;
+type LeafGroup<'a> = GroupOf<'a, LeafKind>;
+type InnerGroup<'a> = GroupOf<'a, InnerKind>;
 
-    fn key_bytes(suffix_len: usize) -> usize {
-        key::rest_len(suffix_len)
+impl<'a, K> GroupOf<'a, K> {
+    fn new(group: &'a Group) -> Self {
+        GroupOf(group, PhantomData)
     }
+}
+
+impl<K: NodeKind> Sequence for GroupOf<'_, K> {
+    type Kind = K;
 
     fn len(&self) -> usize {
         self.0.elements.len()
@@ -358,37 +360,6 @@ impl Sequence for LeafGroup<'_> {
         Lengths {
             key: self.0.key_of(index).len(),
             payload: self.0.value_of(index).bytes().len(),
-        }
-    }
-
-    fn kept_prefix_len(&self, _index: usize) -> usize {
-        0
-    }
-}
-
-struct InnerGroup<'a>(&'a Group);
-
-impl Sequence for InnerGroup<'_> {
-    const HEADER_BYTES: usize = INNER_HEADER_BYTES;
-    const ELEMENT_BYTES: usize = CHILD_BYTES;
-    const FIRST_KEYLESS: bool = true;
-
-    fn key_bytes(suffix_len: usize) -> usize {
-        inner::heap_bytes(suffix_len)
-    }
-
-    fn len(&self) -> usize {
-        self.0.elements.len()
-    }
-
-    fn key(&self, index: usize) -> KeyParts<'_> {
-        KeyParts::whole(self.0.key_of(index))
-    }
-
-    fn lengths(&self, index: usize) -> Lengths {
-        Lengths {
-            key: self.0.key_of(index).len(),
-            payload: 0,
         }
     }
 

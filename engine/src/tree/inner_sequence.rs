@@ -1,8 +1,8 @@
 //! The children of one or two neighbouring inner nodes with some of them replaced.
 
-use super::sequence::{Lengths, Part, Sequence};
+use super::sequence::{InnerKind, Lengths, Part, Sequence};
 use crate::ids::PageRef;
-use crate::page::inner::{self, CHILD_BYTES, INNER_HEADER_BYTES, Inner};
+use crate::page::inner::Inner;
 use crate::page::inner_edit::InnerWriter;
 use crate::page::key::KeyParts;
 
@@ -147,13 +147,7 @@ impl<'a> InnerSequence<'a> {
 }
 
 impl Sequence for InnerSequence<'_> {
-    const HEADER_BYTES: usize = INNER_HEADER_BYTES;
-    const ELEMENT_BYTES: usize = CHILD_BYTES;
-    const FIRST_KEYLESS: bool = true;
-
-    fn key_bytes(suffix_len: usize) -> usize {
-        inner::heap_bytes(suffix_len)
-    }
+    type Kind = InnerKind;
 
     fn len(&self) -> usize {
         self.old_count() + self.splice.children().len() - self.splice.removed

@@ -1,10 +1,9 @@
 //! The entries of one or two neighbouring leaves with one change applied.
 
-use super::sequence::{Lengths, Part, Sequence};
+use super::sequence::{LeafKind, Lengths, Part, Sequence};
 use crate::page::ValueRef;
 use crate::page::key::{self, KeyParts};
-use crate::page::layout::HEADER_BYTES;
-use crate::page::leaf::{ENTRY_BYTES, Leaf};
+use crate::page::leaf::Leaf;
 use crate::page::leaf_edit::LeafWriter;
 
 /// A change to the entries of a sequence.
@@ -115,13 +114,7 @@ impl<'a> LeafSequence<'a> {
 }
 
 impl Sequence for LeafSequence<'_> {
-    const HEADER_BYTES: usize = HEADER_BYTES;
-    const ELEMENT_BYTES: usize = ENTRY_BYTES;
-    const FIRST_KEYLESS: bool = false;
-
-    fn key_bytes(suffix_len: usize) -> usize {
-        key::rest_len(suffix_len)
-    }
+    type Kind = LeafKind;
 
     fn len(&self) -> usize {
         let old = self.first.count + self.second.map_or(0, |second| second.count);

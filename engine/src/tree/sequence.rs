@@ -6,11 +6,13 @@
 
 use std::ops::Range;
 
-use crate::page::key::KeyParts;
-use crate::page::layout::padded;
+use crate::page::inner::{self, CHILD_BYTES, INNER_HEADER_BYTES};
+use crate::page::key::{self, KeyParts};
+use crate::page::layout::{self, padded};
+use crate::page::leaf::ENTRY_BYTES;
 
-/// Elements in key order, each a key with a payload.
-pub(super) trait Sequence {
+/// What the bytes of a node depend on.
+pub(super) trait NodeKind {
     /// What a node of this kind takes before its prefix, bytes.
     const HEADER_BYTES: usize;
     /// What an element takes besides key bytes and payload.
@@ -20,6 +22,39 @@ pub(super) trait Sequence {
 
     /// Heap bytes of a key that has so many bytes behind the prefix.
     fn key_bytes(suffix_len: usize) -> usize;
+}
+
+/// Nodes of entries.
+pub(super) struct LeafKind;
+
+impl NodeKind for LeafKind {
+    const HEADER_BYTES: usize = layout::HEADER_BYTES;
+    const ELEMENT_BYTES: usize = ENTRY_BYTES;
+    const FIRST_KEYLESS: bool = false;
+
+    fn key_bytes(suffix_len: usize) -> usize {
+        key::rest_len(suffix_len)
+    }
+}
+
+/// Nodes of children.
+pub(super) struct InnerKind;
+
+impl NodeKind for InnerKind {
+    const HEADER_BYTES: usize = INNER_HEADER_BYTES;
+    const ELEMENT_BYTES: usize = CHILD_BYTES;
+    const FIRST_KEYLESS: bool = true;
+
+    fn key_bytes(suffix_len: usize) -> usize {
+        inner::heap_bytes(suffix_len)
+    }
+}
+
+/// Elements in key order, each a key with a payload.
+pub(super) trait Sequence {
+    /// The kind of the nodes that will hold it.
+    type Kind: NodeKind;
+
     fn len(&self) -> usize;
     fn key(&self, index: usize) -> KeyParts<'_>;
     fn lengths(&self, index: usize) -> Lengths;
@@ -43,7 +78,7 @@ pub(super) struct Part {
 }
 
 fn common_prefix_len<S: Sequence>(sequence: &S, range: &Range<usize>) -> usize {
-    let first = range.start + usize::from(S::FIRST_KEYLESS);
+    let first = range.start + usize::from(S::Kind::FIRST_KEYLESS);
     if first >= range.end {
         return 0;
     }
@@ -54,7 +89,7 @@ fn common_prefix_len<S: Sequence>(sequence: &S, range: &Range<usize>) -> usize {
 
 /// Bytes of one element that has a key.
 fn element_bytes<S: Sequence>(lengths: Lengths, prefix_len: usize) -> usize {
-    S::ELEMENT_BYTES + S::key_bytes(lengths.key.saturating_sub(prefix_len)) + lengths.payload
+    S::Kind::ELEMENT_BYTES + S::Kind::key_bytes(lengths.key.saturating_sub(prefix_len)) + lengths.payload
 }
 
 /// A sequence whose elements' lengths are at hand: cuts are chosen by trying.
@@ -134,7 +169,7 @@ impl<'s, S: Sequence> Measured<'s, S> {
 
     /// Bytes of a node that holds a range.
     fn node_bytes(&self, range: &Range<usize>, prefix_len: usize) -> usize {
-        let keyed = range.start + usize::from(S::FIRST_KEYLESS)..range.end;
+        let keyed = range.start + usize::from(S::Kind::FIRST_KEYLESS)..range.end;
         let keyless: usize = self.lengths[range.start..keyed.start]
             .iter()
             .map(|first| first.payload)
@@ -143,9 +178,9 @@ impl<'s, S: Sequence> Measured<'s, S> {
             .iter()
             .map(|lengths| element_bytes::<S>(*lengths, prefix_len))
             .sum();
-        S::HEADER_BYTES
+        S::Kind::HEADER_BYTES
             + padded(prefix_len)
-            + (range.len() - keyed.len()) * S::ELEMENT_BYTES
+            + (range.len() - keyed.len()) * S::Kind::ELEMENT_BYTES
             + keyless
             + elements
     }
@@ -188,7 +223,7 @@ impl Size {
         let all = 0..sequence.len();
         let last = all.end - 1;
         let prefix_len = common_prefix_len(sequence, &all);
-        let bytes = if last <= usize::from(S::FIRST_KEYLESS) || prefix_len != self.prefix_len {
+        let bytes = if last <= usize::from(S::Kind::FIRST_KEYLESS) || prefix_len != self.prefix_len {
             Measured::new(sequence).node_bytes(&all, prefix_len)
         } else {
             self.bytes + element_bytes::<S>(sequence.lengths(last), prefix_len)
