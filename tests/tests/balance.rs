@@ -100,3 +100,44 @@ fn ranges_find_owners_when_there_are_fewer_or_more_shards_than_before() {
         }
     }
 }
+
+/// Work that moves on and on makes a shard cut the same tree again and again. However many trees there are, and though
+/// every wish to cut comes together with one to join, the tree stays in few pieces (rule R9).
+#[test]
+fn a_busy_tree_among_many_stays_in_few_pieces() {
+    const OTHERS: u64 = 300;
+    const SHARDS: usize = 3;
+    let disk = SimDirectory::new(3);
+    let simulation = SimOptions {
+        seed: 7,
+        ..SimOptions::default()
+    };
+    let options = options(SHARDS).balance_operations(60);
+    let db = sim::open(&disk, &options, simulation).expect("opened");
+    for other in 0..OTHERS {
+        db.client().tree(&format!("other {other}")).expect("a tree");
+    }
+    let tree = db.client().tree("busy").expect("a tree");
+    let mut random = Random::new(4);
+    put_all(&tree, (0..6_000).map(|_| random.word()));
+    let pieces = || db.stats().partitions - OTHERS;
+    let mut most = 0;
+    for round in 0..200u64 {
+        // A sixteenth of the keys, another one each time.
+        let hot = round.wrapping_mul(7) % 16;
+        put_all(&tree, (0..150).map(|_| (random.word() >> 4) | (hot << 60)));
+        most = most.max(pieces());
+    }
+    let shifting = moves(&db);
+    assert!(shifting.partition_moves > 100, "{shifting:?}");
+    assert!(most <= 2 * SHARDS as u64, "the tree was in {most} pieces");
+    // Where nothing is to be gained by cutting, what was cut is joined again.
+    put_all(&tree, (0..6_000).map(|_| random.word()));
+    let even = moves(&db);
+    assert!(even.partition_joins > shifting.partition_joins);
+    assert!(
+        pieces() <= SHARDS as u64 + 1,
+        "the tree is in {} pieces",
+        pieces()
+    );
+}

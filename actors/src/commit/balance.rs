@@ -3,18 +3,18 @@
 //! The commit actor sees all batches, so it knows how the work is shared out. It counts operations, not time: equal
 //! runs are balanced equally. Shards choose what they give away, and may decline (`shard/moves`).
 
-use treering_engine::ShardId;
-use treering_engine::TreeId;
+use std::sync::Arc;
+
+use treering_engine::catalog::TreeState;
+use treering_engine::{ShardId, TreeId};
 
 use super::DROPPED_PREFIX;
 use super::state::Commit;
 use crate::actor::Outbox;
-use crate::shard::{ShardMessage, Wanted};
+use crate::shard::{ShardMessage, Wanted, partitions_wanted};
 
-/// Most partitions of a tree for each shard, beyond which neighbours are joined.
-const PARTITIONS_PER_SHARD_MAX: u64 = 4;
-/// Fewer where shares are looked at that often: pieces come fast there.
-const OPERATIONS_PER_PARTITION: u64 = 256;
+/// Trees that are looked at, at most, for one that is in too many pieces, each time the shares are.
+const TREES_LOOKED_AT_MAX: usize = 4096;
 
 /// The operations since the shares were looked at last.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Balance {
     operations: Vec<u64>,
     /// The tree whose pieces were counted last.
     tree: Option<TreeId>,
+    /// How often neighbours were to be joined: with each time, the search for a pair begins further on.
+    mendings: usize,
 }
 
 impl Balance {
@@ -63,37 +65,47 @@ impl Commit {
                 ShardMessage::Wanted(Wanted::GiveAway { to }),
             ));
         }
-        self.mend_one_tree(shards, outbox);
+        self.mend_one_tree(outbox);
     }
 
-    /// Has two neighbours joined, in one tree at a time, if the tree is in too many pieces.
-    fn mend_one_tree(&mut self, shards: usize, outbox: &mut Outbox) {
-        let next = self.planned.next_after(self.balance.tree);
-        let Some(state) = next else {
-            self.balance.tree = None;
-            return;
-        };
-        self.balance.tree = Some(state.id);
-        let partitions = &state.partitions;
-        let every = self.shared.settings.balance_operations;
-        let per_shard = (every / OPERATIONS_PER_PARTITION).clamp(1, PARTITIONS_PER_SHARD_MAX) as usize;
-        if partitions.len() <= per_shard * shards || state.name.starts_with(DROPPED_PREFIX) {
-            return;
-        }
-        let pairs = || partitions.windows(2).map(|pair| (&pair[0], &pair[1]));
-        let tree = state.id;
-        if let Some((_, right)) = pairs().find(|(left, right)| left.owner == right.owner) {
-            let lower = std::sync::Arc::clone(&right.lower);
-            outbox
-                .shards
-                .push((right.owner, ShardMessage::Wanted(Wanted::Join { tree, lower })));
-        } else if let Some((left, right)) = pairs().next() {
-            let lower = std::sync::Arc::clone(&right.lower);
-            let to = left.owner;
-            outbox.shards.push((
-                right.owner,
-                ShardMessage::Wanted(Wanted::Give { tree, lower, to }),
-            ));
+    /// Has two neighbours joined, in one of the trees that are in too many pieces, if there are any. So many trees are
+    /// looked at, and cuts are that few (one each time the shares are looked at), that all of them have their turn; what
+    /// bounds the pieces of a tree that is cut again and again is `shard/moves`.
+    fn mend_one_tree(&mut self, outbox: &mut Outbox) {
+        let wanted = partitions_wanted(&self.shared.settings);
+        for _ in 0..self.planned.len().min(TREES_LOOKED_AT_MAX) {
+            let next = self.planned.next_after(self.balance.tree);
+            let Some(state) = next.or_else(|| self.planned.next_after(None)) else {
+                return;
+            };
+            self.balance.tree = Some(state.id);
+            if state.partitions.len() > wanted && !state.name.starts_with(DROPPED_PREFIX) {
+                let message = mend(state, self.balance.mendings);
+                self.balance.mendings = self.balance.mendings.wrapping_add(1);
+                outbox.shards.extend(message);
+                return;
+            }
         }
     }
+}
+
+/// Who is to do what so that the tree gets one piece less: two neighbours of one owner are joined; where there are none,
+/// one is given to the owner of the other first.
+fn mend(state: &TreeState, begin: usize) -> Option<(ShardId, ShardMessage)> {
+    let count = state.partitions.len().checked_sub(1).filter(|pairs| *pairs > 0)?;
+    let pair = |index: usize| {
+        let index = (begin + index) % count;
+        (&state.partitions[index], &state.partitions[index + 1])
+    };
+    let (left, right) = (0..count)
+        .map(pair)
+        .find(|(left, right)| left.owner == right.owner)
+        .unwrap_or(pair(0));
+    let (tree, lower, to) = (state.id, Arc::clone(&right.lower), left.owner);
+    let wanted = if right.owner == to {
+        Wanted::Join { tree, lower }
+    } else {
+        Wanted::Give { tree, lower, to }
+    };
+    Some((right.owner, ShardMessage::Wanted(wanted)))
 }

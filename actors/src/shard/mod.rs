@@ -51,7 +51,7 @@ mod update;
 pub(crate) use messages::{
     Action, Condition, EmptyLists, LoadedTree, Pair, Request, ShardMessage, Stored, ValueKind,
 };
-pub(crate) use moves::{PartitionChange, Wanted};
+pub(crate) use moves::{PartitionChange, Wanted, partitions_wanted};
 pub(crate) use replay::ReplayPart;
 pub(crate) use state::Shard;
 pub(crate) use transaction::{KeyRange, Part, Transaction, Visit, changes, split};

@@ -82,10 +82,11 @@ impl Shard {
                 None => parts.push((name, vec![key])),
             }
         }
-        choose(
-            parts,
-            (self.shared.settings.balance_operations / 2).min(SAMPLED_MIN) as usize,
-        )
+        let sampled_min = (self.shared.settings.balance_operations / 2).min(SAMPLED_MIN) as usize;
+        choose(parts, sampled_min).filter(|choice| match choice {
+            Choice::Whole(..) => true,
+            Choice::CutAt(tree, _) => self.may_be_cut(*tree, guard),
+        })
     }
 }
 

@@ -127,7 +127,8 @@ impl Shard {
 
     /// The database is poisoned: nothing moves any more.
     pub(in crate::shard) fn refuse_moving(&mut self, error: &Error) {
-        self.moves.wanted = None;
+        self.moves.give_away = None;
+        self.moves.mend = None;
         self.moves.job = None;
         if let Some(departure) = &mut self.moves.departure {
             departure.shut = None;

@@ -5,23 +5,29 @@ use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
 use treering_engine::catalog::Partition;
+use treering_engine::memory::FrameId;
 use treering_engine::tree::{self, Miss};
 use treering_engine::{PageId, ShardId, TreeId};
 
 use super::choose::Choice;
 use super::{
-    Departure, Done, JOB_NANOS_MAX, Job, Moves, PartitionChange, QUIET_WAIT_NANOS, Stage, Task, Wanted,
+    Departure, Done, HELD_PAGES_MAX, JOB_NANOS_MAX, Job, Moves, PartitionChange, QUIET_WAIT_NANOS, Stage,
+    Task, Wanted,
 };
 use crate::actor::Outbox;
 use crate::pager::{PagerMessage, Waiter};
+use crate::runtime::Shut;
 use crate::shard::single::Place;
 use crate::shard::state::{Shard, Starved};
 use crate::shard::store::TipStore;
 use crate::shard::tips::{Tip, TipPlace};
-use crate::shared::Counter;
+use crate::shared::{Counter, HeldFrame};
 
 impl Shard {
-    /// The commit actor wants something; a wish that comes while something is under way is forgotten.
+    /// The commit actor wants something. A wish to give something away that comes while something is under way is
+    /// forgotten: the load will be another one afterwards. Wishes about trees in too many pieces wait. (Bad run: each
+    /// comes together with one to give something away, here or at another shard, which shuts the gate first; so trees
+    /// are cut and never joined.)
     pub(in crate::shard) fn want(&mut self, wanted: Wanted) {
         let Moves {
             job,
@@ -29,32 +35,54 @@ impl Shard {
             arrival,
             ..
         } = &self.moves;
-        if job.is_none() && departure.is_none() && arrival.is_none() {
-            self.moves.wanted = Some(wanted);
+        match wanted {
+            Wanted::GiveAway { to } => {
+                if job.is_none() && departure.is_none() && arrival.is_none() {
+                    self.moves.give_away = Some(to);
+                }
+            }
+            Wanted::Give { .. } | Wanted::Join { .. } => self.moves.mend = Some(wanted),
         }
     }
 
     /// Decides what to do about a wish, and shuts the gate for it, if nobody else has.
     fn take_up_wish(&mut self, guard: &Guard) {
-        let task = match self.moves.wanted.take() {
-            None => None,
-            Some(Wanted::GiveAway { to }) => self.choose(guard).map(|choice| match choice {
-                Choice::Whole(tree, lower) => Task::Give(tree, lower, to),
-                Choice::CutAt(tree, key) => Task::CutAndGive(tree, key, to),
-            }),
-            Some(Wanted::Give { tree, lower, to }) => Some(Task::Give(tree, lower, to)),
-            Some(Wanted::Join { tree, lower }) => Some(Task::Join(tree, lower)),
+        if self.moves.job.is_some() {
+            return;
+        }
+        if self.moves.mend.is_some() {
+            if let Some(shut) = self.shared.moves_gate.shut() {
+                let task = match self.moves.mend.take() {
+                    Some(Wanted::Give { tree, lower, to }) => Task::Give(tree, lower, to),
+                    Some(Wanted::Join { tree, lower }) => Task::Join(tree, lower),
+                    Some(Wanted::GiveAway { .. }) | None => return,
+                };
+                self.begin_move(task, shut);
+            }
+            return;
+        }
+        let Some(to) = self.moves.give_away.take() else {
+            return;
         };
-        if let Some(task) = task
+        if let Some(choice) = self.choose(guard)
             && let Some(shut) = self.shared.moves_gate.shut()
         {
-            self.moves.job = Some(Job {
-                task,
-                shut,
-                since: self.moves.now,
-                waits_for: None,
-            });
+            let task = match choice {
+                Choice::Whole(tree, lower) => Task::Give(tree, lower, to),
+                Choice::CutAt(tree, key) => Task::CutAndGive(tree, key, to),
+            };
+            self.begin_move(task, shut);
         }
+    }
+
+    pub(super) fn begin_move(&mut self, task: Task, shut: Shut) {
+        self.moves.job = Some(Job {
+            task,
+            shut,
+            since: self.moves.now,
+            waits_for: None,
+            held: Vec::new(),
+        });
     }
 
     /// Does what is wanted, if the time has come. False: requests must wait until then.
@@ -126,16 +154,27 @@ impl Shard {
         }
     }
 
-    /// The page that a job may have waited for came, or can't.
-    pub(in crate::shard) fn move_loaded(&mut self, id: PageId, failed: bool) {
-        if let Some(job) = &mut self.moves.job
-            && job.waits_for == Some(id)
-        {
-            job.waits_for = None;
-            if failed {
-                self.moves.job = None;
-            }
+    /// The page that a job may have waited for came, or can't. Gives the hold that came with it back if it isn't wanted.
+    pub(in crate::shard) fn move_loaded(
+        &mut self,
+        id: PageId,
+        failed: bool,
+        hold: Option<FrameId>,
+    ) -> Option<FrameId> {
+        let Some(job) = &mut self.moves.job else {
+            return hold;
+        };
+        if job.waits_for != Some(id) {
+            return hold;
         }
+        job.waits_for = None;
+        if failed || job.held.len() >= HELD_PAGES_MAX {
+            self.moves.job = None;
+            return hold;
+        }
+        let held = hold.map(|frame| HeldFrame::new(&self.shared, frame));
+        job.held.extend(held);
+        None
     }
 
     /// Forgets the numbers of ranges that were joined with others, or dropped, since. Nothing that moved is on its way.
@@ -193,6 +232,10 @@ impl Shard {
         let Place::Here(place) = self.locate(tree, key, guard) else {
             return Ok(Done::Nothing);
         };
+        // Another shard may have cut the tree since this one chose to.
+        if !self.may_be_cut(tree, guard) {
+            return Ok(Done::Nothing);
+        }
         if !self.supply_for(tree::reserve_for(self.height(place)), outbox) {
             let refused = self.shortage.is_some();
             return Ok(if refused { Done::Nothing } else { Done::Later });

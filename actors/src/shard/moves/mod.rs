@@ -19,7 +19,8 @@
 //! `Runtime::send_routed`.) The new owner opens the gate. Transactions that come then are not fenced against what was
 //! handed over (`client/fence.rs`): visits wait until that has run.
 //!
-//! `job.rs` has the way to the batch, `hand_over.rs` the way from there; the states themselves are here.
+//! `job.rs` has the way to the batch, `hand_over.rs` the way from there; the states themselves are here. How many
+//! partitions a tree may have is in `bounds.rs`.
 //!
 //! # Why a new owner doesn't begin too early
 //! Each move has a number of its own, which the version shows beside the owner ([`Partition::moved`]). Whoever finds
@@ -33,6 +34,7 @@
 //! - *Dropped tips* (rule R13): a departure that was not published is forgotten, what queued for it runs here.
 //! - *A poisoned database*: what queues is refused, the gate opens, nothing moves any more.
 
+mod bounds;
 mod choose;
 mod hand_over;
 mod job;
@@ -45,11 +47,12 @@ use std::sync::atomic::AtomicBool;
 use treering_engine::catalog::Partition;
 use treering_engine::{PageId, ShardId, TreeId};
 
+pub(crate) use self::bounds::partitions_wanted;
 use super::MOVED_REQUESTS_MAX;
 use super::messages::Request;
 use crate::actor::Nanos;
 use crate::runtime::Shut;
-use crate::shared::Settings;
+use crate::shared::{HeldFrame, Settings};
 
 /// How long requests for several keys may keep a job waiting, and it keep others of them waiting.
 const QUIET_WAIT_NANOS: Nanos = 50_000_000;
@@ -64,6 +67,9 @@ pub(crate) struct PartitionChange {
     pub replaced: Vec<Arc<[u8]>>,
     pub partitions: Vec<Partition>,
 }
+
+/// Pages that a job holds at most: more than the levels of any two trees.
+const HELD_PAGES_MAX: usize = 64;
 
 /// What the commit actor wants to be done, some time.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,6 +113,8 @@ struct Job {
     since: Nanos,
     /// The page that it waits for.
     waits_for: Option<PageId>,
+    /// Pages that came for it, held until it is done: all of its way must be in memory at once (rule R10).
+    held: Vec<HeldFrame>,
 }
 
 /// A range that is on its way to another shard.
@@ -151,7 +159,10 @@ struct Arrival {
 pub(super) struct Moves {
     /// When the step began.
     pub now: Nanos,
-    wanted: Option<Wanted>,
+    /// Whom to give some of the load, if anybody.
+    give_away: Option<ShardId>,
+    /// The last wish about a tree that is in too many pieces: kept until the gate can be shut for it.
+    mend: Option<Wanted>,
     job: Option<Job>,
     departure: Option<Departure>,
     arrival: Option<Arrival>,
@@ -310,3 +321,6 @@ impl fmt::Debug for Moves {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
