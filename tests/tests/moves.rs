@@ -114,3 +114,89 @@ fn an_owner_that_begins_too_early_is_caught() {
     let caught = (0..SEEDS).find_map(|seed| run(seed, Planted::OvertakeInMove).err());
     assert!(caught.is_some(), "not found in {SEEDS} seeds");
 }
+
+/// Puts, batches and transactions all over a tree in many pieces, then its end: whatever was sent before is done, and
+/// nothing that was sent after (rule R22).
+#[test]
+fn a_tree_is_dropped_behind_what_was_sent_for_it() {
+    let mut cut = 0;
+    for seed in 0..SEEDS {
+        cut += u64::from(drop_behind(seed).unwrap_or_else(|error| panic!("seed {seed}: {error}")));
+    }
+    assert!(cut > SEEDS / 2, "the tree was in pieces in {cut} of {SEEDS} runs");
+}
+
+fn drop_behind(seed: u64) -> Result<bool, String> {
+    let mut random = Random::new(seed);
+    let disk = SimDirectory::with_options(DiskOptions::new(random.word()));
+    let options = Options::new()
+        .cache_bytes(512 * 4096)
+        .shards(3)
+        .balance_operations(random.pick(&[8, 30]))
+        .durability(Durability::Buffered);
+    let simulation = SimOptions {
+        seed: random.word(),
+        ..SimOptions::default()
+    };
+    let db = sim::open(&disk, &options, simulation).map_err(|error| error.to_string())?;
+    let client = db.client();
+    let (tree, other) = (
+        client.tree("dropped").expect("a tree"),
+        client.tree("kept").expect("a tree"),
+    );
+    for number in 0..400 {
+        tree.put(key(number), [0; 200]).expect("written");
+        other.put(key(number), [0; 200]).expect("written");
+    }
+    let pieces = db.stats().partitions;
+    let mut tickets: Vec<Ticket<()>> = Vec::new();
+    for _ in 0..60 {
+        let [first, second] = [random.below(400), random.below(400)];
+        let sent = match random.below(4) {
+            0 => {
+                let mut batch = client.batch();
+                batch.put(&tree, key(first), b"batch");
+                batch.put(&other, key(second), b"batch");
+                batch.send()
+            }
+            1 => {
+                let mut transaction = client.begin(treering::Isolation::Snapshot).expect("begun");
+                // Of keys that nothing else names: it can't conflict.
+                transaction
+                    .put(&tree, random.word().to_be_bytes(), b"transaction")
+                    .expect("noted");
+                transaction.send()
+            }
+            _ => tree.send_put(key(first), b"single"),
+        };
+        tickets.push(sent.map_err(|error| format!("sending: {error}"))?);
+        for _ in 0..random.below(3) {
+            sim::step(&db);
+        }
+    }
+    let dropped = client
+        .send_drop_tree("dropped")
+        .map_err(|error| format!("sending the drop: {error}"))?;
+    for _ in 0..random.below(3) {
+        sim::step(&db);
+    }
+    for _ in 0..5 {
+        let late = tree
+            .send_put(key(random.below(400)), b"late")
+            .and_then(Ticket::wait);
+        if !matches!(late, Err(treering::Error::TreeNotFound { .. })) {
+            return Err(format!("a put behind the drop: {late:?}"));
+        }
+    }
+    for ticket in tickets {
+        ticket
+            .wait()
+            .map_err(|error| format!("sent before the drop: {error}"))?;
+    }
+    dropped.wait().map_err(|error| format!("dropping: {error}"))?;
+    drop((tree, other));
+    sim::check(&db)?;
+    drop(client);
+    db.close().map_err(|error| format!("closing: {error}"))?;
+    Ok(pieces > 4)
+}

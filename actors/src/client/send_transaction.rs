@@ -69,7 +69,12 @@ impl Inner {
             credit: None,
         };
         match self.runtime.send(first, request, wait) {
-            Ok(()) => Ok(ticket),
+            Ok(()) => {
+                if !wait {
+                    self.fences.transaction_pipelined(first);
+                }
+                Ok(ticket)
+            }
             Err(_) => Err(Error::WouldDeadlock),
         }
     }

@@ -62,12 +62,16 @@ impl Inner {
         let shard = with_guard(&shared.memory, |guard| {
             owner(shared.current.load(guard), tree, &[])
         })?;
+        let keys = match action {
+            Action::DropTree => self.keep_drop_in_order(tree, shard, wait)?,
+            _ => None,
+        };
         let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
         let request = Request {
             tree,
             action,
             durability,
-            reply: reply.holding(Held { passage, keys: None }),
+            reply: reply.holding(Held { passage, keys }),
             credit: None,
         };
         let sent = self.runtime.send(shard, request, wait);
