@@ -137,6 +137,13 @@ pub enum Error {
     ClosurePanicked,
     /// A closure given to [`update`](crate::Tree::update), or something that it drops or wakes, called the database and
     /// would have waited for the step that it is part of. Nothing was done.
+    ///
+    /// Reads of what is in memory and sending (`send_…`, without waiting for the ticket) are possible there, but for
+    /// this error whenever they would have to wait: reading, for a page; sending, for room in a full mailbox, or for
+    /// memory for a large request. With more than one shard, sending something for several keys or a whole tree (a batch,
+    /// a transaction, the dropping of a tree) also waits while a key range moves from one shard to another, which takes
+    /// milliseconds, at worst about a second; and, over several shards, for what the database's clients have pipelined to
+    /// them before. A closure that must send such a thing had better leave that to another thread.
     #[error("a closure that runs inside the database can't wait for it; nothing was done")]
     WouldDeadlock,
     /// Another process, or another handle of this one, has the directory open.

@@ -262,8 +262,8 @@ impl Tree {
 
     /// Replaces the value by what `change` makes of it (`None`: the key is absent, or shall be). Atomic: `change`
     /// runs as a part of the owner's step, on whatever thread runs that, between all other writes of the key. Be short
-    /// in there: the shard does nothing else meanwhile. It can't wait for the database
-    /// ([`WouldDeadlock`](crate::Error::WouldDeadlock)). It may be called again, should what it was first given never
+    /// in there: the shard does nothing else meanwhile. It can't wait for the database: see
+    /// [`WouldDeadlock`](crate::Error::WouldDeadlock). It may be called again, should what it was first given never
     /// come to be: after the log ran out of space.
     ///
     /// Large values are read whole before `change` is called, and written before they take effect.
