@@ -119,19 +119,27 @@ impl Runtime {
         }
     }
 
+    /// Whether threads beside the calling one wait for answers.
+    pub(super) fn others_wait(&self) -> bool {
+        self.yielding.load(Ordering::Relaxed) + self.sleeping.load(Ordering::Relaxed) > 0
+    }
+
     /// Sleeps until the answer is there, or will never come.
     pub(super) fn sleep_for<T>(&self, receiver: &oneshot::Receiver<T>) -> Option<T> {
-        loop {
+        self.sleeping.fetch_add(1, Ordering::Relaxed);
+        let answer = loop {
             match receiver.recv_timeout(STOPPED_LOOK) {
-                Ok(answer) => return Some(answer),
-                Err(oneshot::RecvTimeoutError::Disconnected) => return None,
+                Ok(answer) => break Some(answer),
+                Err(oneshot::RecvTimeoutError::Disconnected) => break None,
                 // What was sent before closing is answered; this came too late, and nobody will run it.
                 Err(oneshot::RecvTimeoutError::Timeout) if self.stopping.load(Ordering::SeqCst) => {
-                    return receiver.try_recv().ok();
+                    break receiver.try_recv().ok();
                 }
                 Err(oneshot::RecvTimeoutError::Timeout) => {}
             }
-        }
+        };
+        self.sleeping.fetch_sub(1, Ordering::Relaxed);
+        answer
     }
 
     /// Lets time pass on behalf of a client that wants to try something again.

@@ -63,6 +63,8 @@ pub(crate) struct Runtime {
     /// process recovers what this write then destroys.)
     pub(super) files_closed: RwLock<bool>,
     pub(super) started: Started,
+    /// Threads that sleep until their answers come.
+    pub(super) sleeping: AtomicUsize,
     /// Threads that look for their answers before they sleep.
     pub(super) yielding: AtomicUsize,
     /// The bytes that clients may have under way.
@@ -103,6 +105,7 @@ impl Runtime {
             files_closed: RwLock::new(false),
             started: Started::now(),
             credits: Credits::new(shared.settings.credit_bytes),
+            sleeping: AtomicUsize::new(0),
             yielding: AtomicUsize::new(0),
             flusher_untold_pages: AtomicUsize::new(0),
             flusher_pages_lazy: (shared.memory.frames() / 64)
