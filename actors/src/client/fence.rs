@@ -10,12 +10,13 @@
 //!
 //! Whoever drops a tree is in both cases: the request goes to one of the tree's owners, whose word to the others overtakes
 //! what stands in their mailboxes. So all that was sent to any shard before must be over, transactions included
-//! ([`keep_drop_in_order`](Inner::keep_drop_in_order)), and what is sent behind it waits for the tree as others do for a
+//! ([`keep_in_order`](Inner::keep_in_order)), and what is sent behind it waits for the tree as others do for a
 //! key.
 //!
 //! Nearly always nothing of the kind is under way: [`Fences`] notes whether requests were pipelined to a shard since
 //! the last fence there.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use treering_engine::{ShardId, TreeId};
@@ -115,29 +116,32 @@ impl Inner {
         needed.try_for_each(|shard| self.fence_shard(*shard, false))
     }
 
-    /// Waits until everything that was sent for a tree before, which is about to be dropped by this owner, is over at the
-    /// others; what stands in the owner's own mailbox comes first anyway. The caller has a passage, so that owners stay.
-    /// Gives what keeps the order of what is sent next, for the request to hold. `wait`: nothing is sent before the answer.
-    pub(super) fn keep_drop_in_order(
+    /// Waits until everything that was sent before for a tree, which is about to be dropped or loaded by the owner of its
+    /// lowest key, is over at other shards; what stands in the owner's own mailbox comes first anyway. The caller has a
+    /// passage, so that owners stay. Gives what keeps the order of what is sent next, for the request to hold. `wait`:
+    /// nothing is sent before the answer.
+    pub(super) fn keep_in_order(
         &self,
         tree: TreeId,
         owner: ShardId,
         wait: bool,
     ) -> Result<Option<KeysUnderWay>> {
         let shared = &self.runtime.shared;
-        let is_cut = with_guard(&shared.memory, |guard| {
+        let owners: BTreeSet<ShardId> = with_guard(&shared.memory, |guard| {
             let version = shared.current.load(guard);
-            tree_of(version, tree).map(|state| state.partitions.len() > 1)
+            tree_of(version, tree).map(|state| state.partitions.iter().map(|part| part.owner).collect())
         })?;
         // At most 256 shards.
-        let shards = (0..self.runtime.shards.len()).map(|index| ShardId(index as u16));
-        for shard in shards.filter(|shard| *shard != owner) {
-            if self.fences.has_transactions(shard) || (is_cut && self.fences.is_needed(shard)) {
+        let shards = || (0..self.runtime.shards.len()).map(|index| ShardId(index as u16));
+        // A request that was left with one shard may be another's by now, with its range (rule R22).
+        let is_pipelined = owners.len() > 1 && shards().any(|shard| self.fences.is_needed(shard));
+        for shard in shards().filter(|shard| *shard != owner) {
+            if self.fences.has_transactions(shard) || (is_pipelined && owners.contains(&shard)) {
                 self.fence_shard(shard, true)?;
             }
         }
         let whole = || self.ahead.note(std::iter::once((tree, WHOLE_TREE)));
-        Ok((is_cut && !wait).then(whole))
+        Ok((owners.len() > 1 && !wait).then(whole))
     }
 
     fn fence_shard(&self, shard: ShardId, transactions: bool) -> Result<()> {

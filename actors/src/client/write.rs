@@ -63,7 +63,7 @@ impl Inner {
             owner(shared.current.load(guard), tree, &[])
         })?;
         let keys = match action {
-            Action::DropTree => self.keep_drop_in_order(tree, shard, wait)?,
+            Action::DropTree | Action::PrepareLoad => self.keep_in_order(tree, shard, wait)?,
             _ => None,
         };
         let (reply, ticket) = ticket(&self.runtime, wait.then_some(shard), narrow);
