@@ -101,6 +101,26 @@ fn ranges_find_owners_when_there_are_fewer_or_more_shards_than_before() {
     }
 }
 
+/// A tree that has become empty is joined to one piece, and can be bulk loaded again.
+#[test]
+fn a_tree_that_became_empty_can_be_loaded_again() {
+    let db = open(&SimDirectory::new(3), 3);
+    let tree = db.client().tree("t").expect("a tree");
+    let mut random = Random::new(1);
+    let keys: Vec<u64> = (0..8_000).map(|_| random.word()).collect();
+    put_all(&tree, keys.iter().copied());
+    assert!(moves(&db).partitions > 1, "it was cut");
+    for key in &keys {
+        tree.delete(key.to_be_bytes()).expect("deleted");
+    }
+    let other = db.client().tree("other").expect("another tree");
+    put_all(&other, 0..40 * BALANCE_OPERATIONS);
+    let pairs = |value: u8| (0..500u64).map(move |key| (key.to_be_bytes(), [value; 60]));
+    tree.bulk_load(pairs(1)).expect("it is empty and in one piece");
+    assert_eq!(tree.len().expect("read"), 500);
+    moves(&db);
+}
+
 /// Work that moves on and on makes a shard cut the same tree again and again. However many trees there are, and though
 /// every wish to cut comes together with one to join, the tree stays in few pieces (rule R9).
 #[test]

@@ -79,7 +79,9 @@ impl Commit {
                 return;
             };
             self.balance.tree = Some(state.id);
-            if state.partitions.len() > wanted && !state.name.starts_with(DROPPED_PREFIX) {
+            // Of what is empty nobody needs pieces, and whole it can be bulk loaded.
+            let count = state.partitions.len();
+            if (count > wanted || (count > 1 && is_empty(state))) && !state.name.starts_with(DROPPED_PREFIX) {
                 let message = mend(state, self.balance.mendings);
                 self.balance.mendings = self.balance.mendings.wrapping_add(1);
                 outbox.shards.extend(message);
@@ -87,6 +89,11 @@ impl Commit {
             }
         }
     }
+}
+
+fn is_empty(state: &TreeState) -> bool {
+    let mut partitions = state.partitions.iter();
+    partitions.all(|partition| partition.root.reference.is_none())
 }
 
 /// Who is to do what so that the tree gets one piece less: two neighbours of one owner are joined; where there are none,

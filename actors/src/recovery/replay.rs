@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use treering_engine::TreeId;
 use treering_engine::log::{Group, LogDefect};
 use treering_engine::memory::{Class, FrameId};
+use treering_engine::{ShardId, TreeId};
 
 use super::gather::{Gatherer, TreeEvent, TreeLoad};
 use super::log::{Log, Scanned};
@@ -101,28 +101,52 @@ impl Replayer<'_> {
             });
         }
         let shared = &self.runtime.shared;
-        let owner = with_guard(&shared.memory, |guard| {
-            let state = shared.current.load(guard).directory.get(tree)?;
-            Some(state.partitions.first()?.owner)
+        let state = with_guard(&shared.memory, |guard| {
+            shared.current.load(guard).directory.get(tree).cloned()
         });
         // No tree is left only if its drop came first.
-        let Some(owner) = owner.filter(|_| self.failure.is_none()) else {
+        let Some(state) = state.filter(|_| self.failure.is_none()) else {
             return;
         };
+        let Some(owner) = state.partitions.first().map(|first| first.owner) else {
+            return;
+        };
+        // It was in one piece when it was loaded. What it was joined from since the checkpoint is in no record.
+        let mut joined = Vec::new();
+        if state.partitions.len() > 1 {
+            if state.partitions.iter().any(|part| !part.root.reference.is_none()) {
+                let entries = state.entries();
+                self.failure.get_or_insert(Error::TreeNotEmpty { entries });
+            }
+            let owners: BTreeSet<_> = state.partitions.iter().map(|part| part.owner).collect();
+            for other in owners.into_iter().filter(|other| *other != owner) {
+                self.ask(other, tree, Action::ForgetEmpty);
+            }
+            joined.extend(state.partitions.iter().map(|part| Arc::clone(&part.lower)));
+        }
         let loaded = LoadedTree {
             root,
             record: Vec::new(),
             extents,
+            joined,
         };
-        let (reply, ticket) = ticket(self.runtime, Some(owner), |_| ());
+        self.ask(owner, tree, Action::Load(Box::new(loaded)));
+    }
+
+    /// Has a shard do something for a tree, and waits for it. Nothing, if anything has failed.
+    fn ask(&mut self, shard: ShardId, tree: TreeId, action: Action) {
+        if self.failure.is_some() {
+            return;
+        }
+        let (reply, ticket) = ticket(self.runtime, Some(shard), |_| ());
         let request = Request {
             tree,
-            action: Action::Load(Box::new(loaded)),
+            action,
             durability: Durability::Buffered,
             reply,
             credit: None,
         };
-        let sent = self.runtime.send(owner, request, false);
+        let sent = self.runtime.send(shard, request, false);
         let answer = sent.map_or(Err(Error::WouldDeadlock), |()| ticket.wait());
         if let Err(error) = answer {
             self.failure.get_or_insert(error);
@@ -181,7 +205,7 @@ impl Replayer<'_> {
             .enumerate()
             .filter(|(_, part)| !part.ranges.is_empty())
         {
-            let shard = treering_engine::ShardId(shard as u16);
+            let shard = ShardId(shard as u16);
             let (reply, ticket) = ticket(self.runtime, Some(shard), |_| ());
             let request = Request {
                 tree: TreeId(0),
@@ -259,3 +283,7 @@ pub(super) fn resume_drops(runtime: &Arc<Runtime>) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "replay_tests.rs"]
+mod tests;

@@ -169,6 +169,7 @@ pub(super) fn apply(
         | Action::Replay(_)
         | Action::DropTree
         | Action::PrepareLoad
+        | Action::ForgetEmpty
         | Action::Load(_) => {
             unreachable!("requests for several keys are run by their own code")
         }

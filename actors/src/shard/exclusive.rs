@@ -61,6 +61,7 @@ impl Shard {
             Action::Batch { records } => ExclusiveJob::Batch(records),
             Action::Replay(part) => ExclusiveJob::Replay(ReplayJob::new(part)),
             Action::PrepareLoad => return self.prepare_load(tree, reply, guard),
+            Action::ForgetEmpty => return self.forget_empty(tree, reply),
             Action::Load(loaded) => return self.load_tree(tree, *loaded, durability, reply, guard),
             _ => {
                 self.drop_tree(tree, reply, guard);

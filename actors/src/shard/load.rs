@@ -1,9 +1,20 @@
 //! Trees that a client has built: their roots, taken over into empty trees (see `client::bulk_load`).
+//!
+//! A tree that is loaded is in one piece. During recovery it may be in several: joins aren't in the log, so what was
+//! joined since the checkpoint is in pieces again. All of them are empty when the load's turn comes, as the tree was
+//! then; the owner of the first takes them all, after the others have forgotten theirs ([`Action::ForgetEmpty`]).
+//!
+//! [`Action::ForgetEmpty`]: super::messages::Action::ForgetEmpty
+
+use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
+use treering_engine::catalog::Partition;
+use treering_engine::tree::Root;
 use treering_engine::{Stamp, TreeId};
 
 use super::messages::LoadedTree;
+use super::moves::PartitionChange;
 use super::single::Place;
 use super::state::Shard;
 use super::tips::TipPlace;
@@ -36,10 +47,16 @@ impl Shard {
             root,
             record,
             extents,
+            joined,
         } = loaded;
-        let result = self.find_empty(tree, guard).map(|place| {
-            self.tips.change(place, |tip| *tip = root);
-        });
+        let result = if joined.is_empty() {
+            self.find_empty(tree, guard).map(|place| {
+                self.tips.change(place, |tip| *tip = root);
+            })
+        } else {
+            self.join_empty(tree, root, joined);
+            Ok(())
+        };
         if result.is_ok() {
             self.open.records.extend_from_slice(&record);
             self.open.extents_added.extend(extents);
@@ -50,6 +67,29 @@ impl Shard {
         self.open.operations += 1;
         self.open.sync |= durability == Durability::Sync;
         let result = result.map(|()| Outcome::Done);
+        self.open.resolutions.push(Resolution { reply, result });
+    }
+
+    /// Recovery: gives a tree whose partitions are all empty this root, in their place.
+    fn join_empty(&mut self, tree: TreeId, root: Root, replaced: Vec<Arc<[u8]>>) {
+        self.tips.remove_tree(tree);
+        self.open.partitions.push(PartitionChange {
+            tree,
+            replaced,
+            partitions: vec![Partition {
+                lower: Arc::from([]),
+                root,
+                owner: self.id,
+                moved: 0,
+            }],
+        });
+    }
+
+    /// Recovery: this shard's partitions of a tree, which are empty, become another's. The open batch is empty.
+    pub(super) fn forget_empty(&mut self, tree: TreeId, reply: Reply) {
+        self.tips.remove_tree(tree);
+        self.open.operations += 1;
+        let result = Ok(Outcome::Done);
         self.open.resolutions.push(Resolution { reply, result });
     }
 

@@ -141,6 +141,8 @@ pub(crate) enum Action {
     DropTree,
     /// Answered with a stamp for the pages of a bulk load, if the tree is empty.
     PrepareLoad,
+    /// Forget what this shard has of a tree, which is empty: another has all of it from now on. Only during recovery.
+    ForgetEmpty,
     /// The content of the tree, if it is empty.
     Load(Box<LoadedTree>),
 }
@@ -152,6 +154,8 @@ pub(crate) struct LoadedTree {
     pub record: Vec<u8>,
     /// All that was written, nodes and blobs.
     pub extents: Vec<Extent>,
+    /// During recovery, if the tree is in several partitions: their lowest keys. All are empty; they become one.
+    pub joined: Vec<Arc<[u8]>>,
 }
 
 impl Action {
@@ -225,7 +229,11 @@ impl Request {
             Action::Load(loaded) => loaded.record.len() + loaded.extents.len() * size_of::<Extent>(),
             // Recovery bounds its slices itself, and hands all shards their parts at once.
             Action::Transaction(transaction) => transaction.bytes(),
-            Action::Replay(_) | Action::DropTree | Action::Fence | Action::PrepareLoad => 0,
+            Action::Replay(_)
+            | Action::DropTree
+            | Action::Fence
+            | Action::PrepareLoad
+            | Action::ForgetEmpty => 0,
         }
     }
 
@@ -245,6 +253,7 @@ impl Request {
             | Action::Replay(_)
             | Action::DropTree
             | Action::PrepareLoad
+            | Action::ForgetEmpty
             | Action::Load(_) => None,
         }
     }
@@ -280,6 +289,7 @@ impl fmt::Debug for Request {
             Action::Relocate { .. } => "relocate",
             Action::DropTree => "drop tree",
             Action::PrepareLoad => "prepare load",
+            Action::ForgetEmpty => "forget empty",
             Action::Load(_) => "load",
         };
         f.debug_struct("Request")

@@ -59,8 +59,9 @@ impl Tree {
     /// O(entries). Whatever fails, the tree is as it was, and the space is given back.
     ///
     /// # Errors
-    /// [`Error::TreeNotEmpty`], if the tree holds something when the load begins or when it ends, or was cut into several
-    /// partitions before it became empty (then a new tree can be loaded);
+    /// [`Error::TreeNotEmpty`], if the tree holds something when the load begins or when it ends, or is still in several
+    /// partitions from when it was larger (these are joined in the course of later writes, to whatever tree; a new tree
+    /// can be loaded at once);
     /// [`Error::NotSorted`]; [`Error::KeyEmpty`], [`Error::KeyTooLarge`], [`Error::ValueTooLarge`];
     /// [`Error::TransactionTooLarge`], if there are so many large values that one log record can't name them;
     /// [`Error::OutOfSpace`], [`Error::TreeNotFound`], [`Error::Io`], [`Error::Poisoned`],
@@ -231,6 +232,7 @@ impl<'i> Load<'i> {
             root,
             record,
             extents,
+            joined: Vec::new(),
         };
         let action = Action::Load(Box::new(loaded));
         self.inner
