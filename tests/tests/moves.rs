@@ -200,3 +200,39 @@ fn drop_behind(seed: u64) -> Result<bool, String> {
     db.close().map_err(|error| format!("closing: {error}"))?;
     Ok(pieces > 4)
 }
+
+/// The transaction reaches the tree's owner from another shard.
+#[test]
+fn a_bulk_load_comes_behind_what_was_sent_before() {
+    for seed in 0..SEEDS / 3 {
+        let disk = SimDirectory::with_options(DiskOptions::new(seed));
+        let simulation = SimOptions {
+            seed,
+            ..SimOptions::default()
+        };
+        let db = sim::open(&disk, &Options::new().shards(2), simulation).expect("opened");
+        let client = db.client();
+        let trees = ["a", "b"].map(|name| client.tree(name).expect("a tree"));
+        // So much that the batch has to wait for its turn at the first shard.
+        for number in 0..400u64 {
+            let sent = trees[0].send_put(key(number), [0; 100]);
+            drop(sent.expect("sent"));
+        }
+        let mut batch = client.batch();
+        for tree in &trees {
+            batch.put(tree, b"k", b"sent before");
+        }
+        let sent = batch.send().expect("sent");
+        let loaded = trees[1].bulk_load([(b"k", b"loaded")]);
+        assert!(
+            matches!(loaded, Err(treering::Error::TreeNotEmpty { .. })),
+            "seed {seed}: {loaded:?}"
+        );
+        sent.wait().expect("done");
+        let found = trees[1].get(b"k").expect("read");
+        assert_eq!(found.as_deref(), Some(&b"sent before"[..]), "seed {seed}");
+        drop(trees);
+        drop(client);
+        db.close().expect("closed");
+    }
+}

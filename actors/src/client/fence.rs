@@ -96,8 +96,15 @@ impl Inner {
         if self.ahead.is_empty() {
             return Ok(());
         }
-        let hashes = |(tree, key)| [key_hash(tree, key), key_hash(tree, WHOLE_TREE)];
-        self.wait_for_hashes(keys.flat_map(hashes).collect())
+        let mut hashes = Vec::new();
+        let mut last = None;
+        for (tree, key) in keys {
+            if last.replace(tree) != Some(tree) {
+                hashes.push(key_hash(tree, WHOLE_TREE));
+            }
+            hashes.push(key_hash(tree, key));
+        }
+        self.wait_for_hashes(hashes)
     }
 
     #[cold]
@@ -174,3 +181,7 @@ impl Inner {
         answer
     }
 }
+
+#[cfg(test)]
+#[path = "fence_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@
 //!
 //! # Guarantees
 //! - As long as somebody has a passage, no partition is cut, joined or given away. Everything that moved before is in the
-//!   version that its holder loads.
+//!   version that its holder loads. (What was joined before may not be yet; but both parts have one owner, who knows.)
 //! - Passages and shuttings end when they are dropped, wherever that happens.
 //! - No actor waits here. Clients do, for a move at most, or, before it, for as long as a shard waits for passages
 //!   to end (`shard/moves`).
