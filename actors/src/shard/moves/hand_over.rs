@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_epoch::Guard;
 
-use super::{Departure, Stage};
+use super::{ADOPTED_MIN, Departure, Stage};
 use crate::actor::Outbox;
 use crate::error::Error;
 use crate::runtime::Shut;
 use crate::shard::messages::{Request, ShardMessage};
 use crate::shard::state::{ReadyRequest, Shard};
-use crate::shared::{Counter, Version};
+use crate::shared::{Counter, Version, with_guard};
 
 impl Shard {
     /// Sees how far the departure is. Called at the beginning of every step.
@@ -88,6 +88,12 @@ impl Shard {
     /// A range is this shard's now, with what was sent to its former owner.
     pub(in crate::shard) fn adopt(&mut self, moved: u64, requests: VecDeque<Request>, shut: Option<Shut>) {
         self.moves.adopted.insert(moved);
+        if self.moves.adopted.len() > self.moves.adopted_max.max(ADOPTED_MIN) {
+            // (Bad run: trees are cut, a part comes here, they are dropped, and so on, and this shard never moves any.)
+            let shared = Arc::clone(&self.shared);
+            with_guard(&shared.memory, |guard| self.forget_adopted(guard));
+            self.moves.adopted_max = 2 * self.moves.adopted.len();
+        }
         // It may be a part of a tree of which this shard had nothing left.
         for tree in std::mem::take(&mut self.reclaimed) {
             self.begin_reclaiming(tree);

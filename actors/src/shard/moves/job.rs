@@ -177,8 +177,9 @@ impl Shard {
         None
     }
 
-    /// Forgets the numbers of ranges that were joined with others, or dropped, since. Nothing that moved is on its way.
-    fn forget_adopted(&mut self, guard: &Guard) {
+    /// Forgets the numbers of ranges that were joined with others, or dropped, since. Every range that was handed over is
+    /// in the published version.
+    pub(super) fn forget_adopted(&mut self, guard: &Guard) {
         let version = self.shared.current.load(guard);
         let adopted = std::mem::take(&mut self.moves.adopted);
         if adopted.is_empty() {

@@ -68,6 +68,8 @@ pub(crate) struct PartitionChange {
     pub partitions: Vec<Partition>,
 }
 
+/// Moves that a shard remembers having been handed over, before it looks which of their ranges it still has.
+const ADOPTED_MIN: usize = 64;
 /// Pages that a job holds at most: more than the levels of any two trees.
 const HELD_PAGES_MAX: usize = 64;
 
@@ -166,8 +168,10 @@ pub(super) struct Moves {
     job: Option<Job>,
     departure: Option<Departure>,
     arrival: Option<Arrival>,
-    /// Moves that this shard was handed over, for as long as it has the range.
+    /// Moves that this shard was handed over, for as long as it has the range, or a little longer.
     adopted: BTreeSet<u64>,
+    /// With more than this, those are looked for whose range it hasn't any more.
+    adopted_max: usize,
     /// Requests at the front of `Shard::incoming` that were handed over.
     pub adopting: usize,
     load: choose::Sample,

@@ -349,3 +349,23 @@ fn a_job_holds_the_pages_that_came_for_it() {
     assert!(shard.moves.job.is_none(), "given up");
     assert_eq!(memory.holds(frame), 0);
 }
+
+#[test]
+fn numbers_of_ranges_that_are_gone_are_forgotten() {
+    let world = World::new();
+    let mut shard = world.shard();
+    let mut outbox = Outbox::default();
+    let mut change = world.depart(&mut shard, &mut outbox);
+    drop_tips(&mut shard, &mut outbox);
+    change.partitions[0].owner = world.owner;
+    change.partitions[0].moved = OTHER_MOVE;
+    world.publish(&change);
+    for moved in (0..10 * ADOPTED_MIN as u64).map(|number| OTHER_MOVE + number) {
+        shard.adopt(moved, VecDeque::new(), None);
+        assert!(shard.moves.adopted.len() <= ADOPTED_MIN);
+    }
+    assert!(
+        matches!(world.place(&mut shard, 3), Place::Here(_)),
+        "this one is not"
+    );
+}
