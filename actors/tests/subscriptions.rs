@@ -226,6 +226,32 @@ fn a_subscription_may_begin_in_the_past_that_is_still_in_the_log() {
 }
 
 #[test]
+fn a_large_value_from_the_log_whose_place_is_no_more_is_missed() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options().open(directory.path()).unwrap();
+    let tree = db.client().tree("t").unwrap();
+    let file_bytes = || directory.path().join("data").metadata().unwrap().len();
+    let before = db.client().snapshot().seq();
+    tree.put(b"large", vec![5; 16 << 20]).unwrap();
+    let mut feed = tree.subscribe_from(b"", before, 1 << 20).unwrap();
+    let long = file_bytes();
+    tree.delete(b"large").unwrap();
+    for _ in 0..100 {
+        db.checkpoint().unwrap();
+        if file_bytes() < long - (12 << 20) {
+            break;
+        }
+    }
+    assert!(file_bytes() < long, "the file's end was not cut off");
+    let seq = before + 1;
+    let missed = Event::Missed { from: seq, to: seq };
+    assert_eq!(feed.next().unwrap().unwrap(), missed);
+    assert_eq!(change(&feed.next().unwrap().unwrap()), (b"large".to_vec(), None));
+    drop((feed, tree));
+    db.close().unwrap();
+}
+
+#[test]
 fn a_bulk_load_is_missed() {
     let directory = tempfile::tempdir().unwrap();
     let db = options().open(directory.path()).unwrap();
