@@ -179,7 +179,8 @@ impl Options {
         self
     }
 
-    /// Number of changed pages in memory that starts a checkpoint (default: half of the cache, at least 1).
+    /// Number of changed pages in memory that starts a checkpoint (default: half of the cache, at least 1). Pages that
+    /// only snapshots still reach don't count: a checkpoint doesn't write them.
     #[must_use]
     pub fn max_dirty_pages(mut self, pages: usize) -> Options {
         self.max_dirty_pages = Some(pages);

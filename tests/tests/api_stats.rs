@@ -169,6 +169,43 @@ fn the_log_its_groups_and_what_they_hold() {
 }
 
 #[test]
+fn what_only_snapshots_keep_calls_for_no_checkpoint() {
+    watched(|| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let changed_max = 500;
+        let options = unhurried().max_dirty_pages(changed_max as usize);
+        let db = options.open(directory.path()).expect("an empty directory");
+        let tree = db.client().tree("t").expect("a tree");
+        let overwrite = |records: std::ops::Range<u32>, value: u8| {
+            for start in records.clone().step_by(100) {
+                let some = start..(start + 100).min(records.end);
+                tree.batch_set(some.map(|number| (number.to_be_bytes(), [value; 500])))
+                    .expect("a batch");
+            }
+        };
+        overwrite(0..2_000, 0);
+        let before = db.stats();
+        let snapshots: Vec<_> = (1..=4)
+            .map(|round| {
+                let snapshot = db.client().snapshot();
+                overwrite(0..2_000, round);
+                snapshot
+            })
+            .collect();
+        let kept = wait_for(&db, "copies for each snapshot", |stats| {
+            stats.dirty_pages > 2 * changed_max
+        });
+        assert_eq!(kept.checkpoints, before.checkpoints, "{kept:?}");
+        drop(snapshots);
+        // What the newest version reaches still does.
+        overwrite(2_000..4_000, 5);
+        wait_for(&db, "a checkpoint", |stats| {
+            stats.checkpoints > before.checkpoints
+        });
+    });
+}
+
+#[test]
 fn what_old_versions_keep() {
     watched(|| {
         let directory = tempfile::tempdir().expect("a directory");

@@ -63,6 +63,13 @@ impl Flusher {
                 ));
             }
         }
+        let dirty = reachable.iter().filter(|id| self.is_dirty(**id)).count() as u64;
+        if dirty != self.dirty_pages_newest {
+            let counted = self.dirty_pages_newest;
+            return Err(format!(
+                "{dirty} pages of the newest version are changed, {counted} were counted"
+            ));
+        }
         Ok(())
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Checkpoint {
     next_node: usize,
     writing: BTreeSet<PageId>,
     /// Inner nodes that are on disk, but not written in the sense of rule R2 before the pass is over.
-    inner_done: Vec<FrameId>,
+    inner_done: Vec<(PageId, FrameId)>,
     walk: Vec<PageRef>,
     image: Option<ImageEncoder>,
     image_extents: Vec<Extent>,
@@ -145,8 +145,9 @@ impl Flusher {
     }
 
     fn begin_checkpoint(&mut self, now: Nanos, outbox: &mut Outbox) {
-        // Pages that only snapshots reach stay changed: without news another checkpoint gains nothing.
-        let dirty = self.dirty_pages >= self.shared.settings.dirty_pages_max as u64
+        // Pages that only older versions reach don't count: no checkpoint makes them clean. (Bad run: each backup keeps one
+        // unwritten copy of every page that changes meanwhile, and so calls for a checkpoint, back to back.)
+        let dirty = self.dirty_pages_newest >= self.shared.settings.dirty_pages_max as u64
             && self.newest.seq > self.durable.seq
             && now >= self.retry_at;
         let closing = self.close_wanted;
@@ -274,9 +275,9 @@ impl Flusher {
                     unsafe { std::slice::from_raw_parts(memory.frame_ptr(frame), memory.page_bytes()) };
                 if page::level(bytes) == 0 {
                     memory.set_written(frame);
-                    self.dirty_pages = self.dirty_pages.saturating_sub(1);
+                    self.note_written(id);
                 } else {
-                    self.checkpoint.inner_done.push(frame);
+                    self.checkpoint.inner_done.push((id, frame));
                 }
             }
             Err(error) => {
@@ -493,12 +494,11 @@ impl Flusher {
     fn end_checkpoint(&mut self, now: Nanos, outbox: &mut Outbox) {
         let checkpoint = std::mem::replace(&mut self.checkpoint, Checkpoint::idle());
         self.space.thaw();
-        let memory = &self.shared.memory;
         let result = match (checkpoint.failure, checkpoint.next, checkpoint.version) {
             (None, Some(superblock), Some(version)) => {
-                for frame in checkpoint.inner_done {
-                    memory.set_written(frame);
-                    self.dirty_pages = self.dirty_pages.saturating_sub(1);
+                for (id, frame) in checkpoint.inner_done {
+                    self.shared.memory.set_written(frame);
+                    self.note_written(id);
                 }
                 let previous_image = std::mem::take(&mut self.superblock.image_extents);
                 self.superblock = superblock;
@@ -524,8 +524,8 @@ impl Flusher {
                 Ok(())
             }
             (failure, _, version) => {
-                for frame in checkpoint.inner_done {
-                    memory.clear_writing(frame);
+                for (_, frame) in checkpoint.inner_done {
+                    self.shared.memory.clear_writing(frame);
                 }
                 // A superblock that may be on disk may name this image and these pages: then they have to stay (rule
                 // R17).

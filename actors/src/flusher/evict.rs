@@ -180,9 +180,9 @@ impl Flusher {
         match result {
             Ok(()) => {
                 memory.set_written(frame);
-                self.dirty_pages = self.dirty_pages.saturating_sub(1);
+                self.note_written(id);
                 self.shared.counters.add(Counter::BackgroundFlushes, 1);
-                if leaves && leave(memory, frame) {
+                if leaves && leave(&self.shared.memory, frame) {
                     self.shared.counters.add(Counter::Evictions, 1);
                     self.release_frames(vec![frame]);
                 }

@@ -26,6 +26,7 @@ impl Flusher {
         for batch in pages {
             self.next_stamp = self.next_stamp.max(batch.stamp.0 + 1);
             self.dirty_pages += batch.created.len() as u64;
+            self.dirty_pages_newest += batch.created.len() as u64;
             for extent in runs(&batch.created) {
                 extent.ids().for_each(|id| self.published.insert(id));
                 let noted = self.space.mark_reachable(extent);
@@ -41,6 +42,10 @@ impl Flusher {
             for retired in &batch.retired {
                 let noted = self.space.unmark_reachable(retired.extent);
                 self.check(noted);
+                // Nodes are filed one by one; blobs aren't in memory.
+                if retired.extent.pages == 1 && self.is_dirty(retired.extent.start) {
+                    self.dirty_pages_newest = self.dirty_pages_newest.saturating_sub(1);
+                }
             }
             self.waiting.retire_all(&batch.retired, seq, &mut freed);
             freed.extend(batch.extents_unused);
@@ -52,6 +57,23 @@ impl Flusher {
                 .poison(&std::sync::Arc::new(std::io::Error::other(error)));
         }
         self.free(freed);
+    }
+
+    /// Whether a page of a published group is in memory and not on disk yet.
+    pub(super) fn is_dirty(&self, id: PageId) -> bool {
+        let memory = &self.shared.memory;
+        match memory.state(id) {
+            Residency::Resident(frame) | Residency::Evicting(frame) => !memory.is_written(frame),
+            Residency::Absent | Residency::Loading(_) => false,
+        }
+    }
+
+    /// A changed page is on disk.
+    pub(super) fn note_written(&mut self, id: PageId) {
+        self.dirty_pages = self.dirty_pages.saturating_sub(1);
+        if self.space.is_reachable(Extent::single(id)) {
+            self.dirty_pages_newest = self.dirty_pages_newest.saturating_sub(1);
+        }
     }
 
     /// Keeps every page of a bulk load from being used again until a checkpoint has the load, and asks for that

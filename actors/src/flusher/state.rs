@@ -57,6 +57,9 @@ pub(crate) struct Flusher {
     pub(super) growth_failure: Option<Error>,
     /// Changed pages in memory, published and not written.
     pub(super) dirty_pages: u64,
+    /// Those of them that the newest version reaches: what a checkpoint would write. The others are kept by older
+    /// versions only; eviction writes them when frames are short.
+    pub(super) dirty_pages_newest: u64,
     /// Higher than every stamp seen.
     pub(super) next_stamp: u64,
     /// Pages in publications that were taken note of in this step.
@@ -152,6 +155,7 @@ impl Flusher {
             compacting: Compacting::default(),
             growth_failure: None,
             dirty_pages: 0,
+            dirty_pages_newest: 0,
             next_stamp: next_stamp.0,
             deltas_done: 0,
             reserved: BTreeSet::new(),
