@@ -63,6 +63,8 @@ fn the_file_gets_as_short_as_its_content() -> Result<()> {
     let stats = db.stats();
     let in_use = stats.file_pages - stats.free_pages;
     assert!(done.pages_after < done.pages_before / 2, "{done:?}");
+    // 2,279 where shards keep as many ids in hand as at other times.
+    assert!(stats.file_pages < 1_500, "{done:?}, {in_use} in use");
     assert!(
         stats.file_pages < in_use * 13 / 10 + 64,
         "{done:?}, {in_use} in use"

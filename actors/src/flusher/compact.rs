@@ -13,7 +13,7 @@ use super::messages::FileTask;
 use super::state::Flusher;
 use crate::actor::Outbox;
 use crate::error::{Error, Result};
-use crate::shard::ShardMessage;
+use crate::shard::{CHUNK_IDS_COMPACTING, ShardMessage};
 use crate::shared::DATA_FILE;
 
 /// The file isn't cut for less, outside of compactions: it would soon grow again.
@@ -33,6 +33,12 @@ pub(super) struct Compacting {
     moved: Vec<CutReply>,
     /// The cuts that are with the file system, in order, and who waits for them.
     cutting: VecDeque<Vec<CutReply>>,
+}
+
+impl Compacting {
+    pub(super) fn is_under_way(&self) -> bool {
+        self.below.is_some()
+    }
 }
 
 impl Flusher {
@@ -59,9 +65,11 @@ impl Flusher {
         let Some(reply) = self.compacting.waiting.pop_front() else {
             return;
         };
-        // Room for the copies on the way, and for what the shards have in hand until they give it back.
-        let in_use = self.space.allocated_pages();
-        let below = (in_use + in_use / 32).min(u64::from(self.space.file_pages()));
+        // What shards have in hand comes back, but for a little. Beside that there must be room for the inner nodes that
+        // are copied on the way: those that the last checkpoint reaches stay until the next one.
+        let in_hand = (self.shared.settings.shards * 2 * CHUNK_IDS_COMPACTING) as u64;
+        let in_use = self.owned_pages() + in_hand;
+        let below = (in_use + in_use / 64).min(u64::from(self.space.file_pages()));
         let below = PageId(below as u32);
         self.compacting.below = Some(below);
         let shards = (0..self.shared.settings.shards).map(|shard| ShardId(shard as u16));
@@ -70,6 +78,20 @@ impl Flusher {
         // Told after the shards: what they were sent before is in their mailboxes before the first step comes. (Bad run:
         // high ids are on their way to a shard that has just given its own back; the step finds them, and gives up.)
         outbox.compactions.push((reply, below));
+    }
+
+    /// Pages that something is in, or still waits for: all but what is free or in the shards' hands.
+    fn owned_pages(&self) -> u64 {
+        let image: u32 = self
+            .superblock
+            .image_extents
+            .iter()
+            .map(|extent| extent.pages)
+            .sum();
+        self.space.reachable_pages()
+            + self.waiting.pages_waiting()
+            + u64::from(image)
+            + self.dying.len() as u64
     }
 
     /// Ids for a shard: low ones, if there are any, while the database is compacted.

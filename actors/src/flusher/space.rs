@@ -243,9 +243,12 @@ impl Flusher {
             };
             match wants {
                 WantsIds::Shard { shard, .. } => {
-                    outbox
-                        .shards
-                        .push((shard, ShardMessage::Chunk { extents, shortage }));
+                    let message = ShardMessage::Chunk {
+                        extents,
+                        shortage,
+                        compacting: self.compacting.is_under_way(),
+                    };
+                    outbox.shards.push((shard, message));
                 }
                 WantsIds::Blob {
                     waiter: ExtentWaiter::Shard { shard, job },

@@ -349,10 +349,12 @@ pub(crate) enum ShardMessage {
     },
     /// From the commit actor: all owners have answered; the set happens, or is to be taken back.
     SetClosed { set: u64, happens: bool },
-    /// From the flusher: fresh page ids, or the reason why there are none.
+    /// From the flusher: fresh page ids, or the reason why there are none; and whether the database is being compacted, so
+    /// that few should be asked for.
     Chunk {
         extents: Vec<Extent>,
         shortage: Option<Error>,
+        compacting: bool,
     },
     /// From the flusher: extents for a large value, or the reason why there are none.
     Extents {
@@ -368,7 +370,8 @@ pub(crate) enum ShardMessage {
     },
     /// From the flusher: frames became free.
     FramesFreed,
-    /// From the flusher: a compaction begins; ids in hand that aren't below this one are not to be used.
+    /// From the flusher: a compaction begins; ids in hand that aren't below this one are not to be used, nor many others
+    /// kept.
     GiveHighIdsBack { below: PageId },
     /// From the flusher: frames can't become free (an in-memory database is full).
     FramesExhausted { cause: Error },

@@ -75,9 +75,11 @@ const MOVED_REQUESTS_MAX: usize = 1024;
 pub(crate) fn parked_max(frames: usize, shards: usize) -> usize {
     (frames / 32 / shards).clamp(1, PARKED_MAX)
 }
-/// Ids asked for at a time, and the level below which more are asked for.
+/// Ids asked for at a time; more are asked for when half of them are left.
 const CHUNK_IDS: usize = 1024;
-const CHUNK_IDS_LOW: usize = 512;
+/// The same while the database is compacted, and from then on until more are needed: what a shard has in hand is room
+/// that the file keeps (2 to 5 % of 500,000 records).
+pub(crate) const CHUNK_IDS_COMPACTING: usize = 128;
 /// Most lists of published batches that are kept for batches to come: those of the batches that are under way at once
 /// while the log is busy.
 const EMPTY_LISTS_MAX: usize = 4;

@@ -27,7 +27,17 @@ impl Shard {
     pub(super) fn give_high_ids_back(&mut self, below: PageId, outbox: &mut Outbox) {
         // Descending: the high ones come first.
         let high = self.supply.ids.partition_point(|id| *id >= below);
-        let extents: Vec<Extent> = self.supply.ids.drain(..high).map(Extent::single).collect();
+        self.give_first_ids_back(high, outbox);
+    }
+
+    /// Gives back what is more than is asked for at a time, the highest ids.
+    pub(super) fn give_surplus_back(&mut self, outbox: &mut Outbox) {
+        let surplus = self.supply.ids.len().saturating_sub(self.chunk_ids);
+        self.give_first_ids_back(surplus, outbox);
+    }
+
+    fn give_first_ids_back(&mut self, count: usize, outbox: &mut Outbox) {
+        let extents: Vec<Extent> = self.supply.ids.drain(..count).map(Extent::single).collect();
         if !extents.is_empty() {
             outbox.flusher.push(FlusherMessage::Release { extents });
         }

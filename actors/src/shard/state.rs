@@ -6,6 +6,7 @@ use std::sync::Arc;
 use treering_engine::memory::FrameId;
 use treering_engine::{Extent, PageId, Seq, ShardId, Stamp, TreeId};
 
+use super::CHUNK_IDS;
 use super::large::{Large, LargeJobs};
 use super::messages::{EmptyLists, Request};
 use super::moves::{Moves, PartitionChange};
@@ -155,6 +156,8 @@ pub(crate) struct Shard {
     /// Why the flusher has no more ids or frames to give; operations that need some fail with it.
     pub(super) shortage: Option<Error>,
     pub(super) chunk_requested: bool,
+    /// Ids to ask for at a time.
+    pub(super) chunk_ids: usize,
     /// While the database is compacted: whether high ids were given back since something was copied here.
     pub(super) high_ids_given_back: bool,
     pub(super) pressure_sent: bool,
@@ -212,6 +215,7 @@ impl Shard {
             starved: Starved::No,
             shortage: None,
             chunk_requested: false,
+            chunk_ids: CHUNK_IDS,
             high_ids_given_back: false,
             pressure_sent: false,
             reclaiming: VecDeque::new(),

@@ -7,7 +7,7 @@ use super::messages::{Action, Request, ShardMessage};
 use super::state::{ReadyRequest, Shard, Starved};
 use super::tips::Tip;
 use super::transaction::LOCK_WAITERS_MAX;
-use super::{BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_LOW, EMPTY_LISTS_MAX};
+use super::{BATCH_OPERATIONS_MAX, CHUNK_IDS, CHUNK_IDS_COMPACTING, EMPTY_LISTS_MAX};
 use crate::actor::{Actor, Nanos, Outbox};
 use crate::client::NodeView;
 use crate::error::Error;
@@ -67,8 +67,17 @@ impl Actor for Shard {
             ShardMessage::Apply { set, transactions } => self.sets_due.push_back((set, transactions)),
             ShardMessage::SetClosed { set, happens } => self.set_closed(set, happens),
             ShardMessage::TipsDropped { tip_epoch, cause } => self.drop_tips(tip_epoch, &cause, outbox),
-            ShardMessage::Chunk { extents, shortage } => {
+            ShardMessage::Chunk {
+                extents,
+                shortage,
+                compacting,
+            } => {
                 self.chunk_requested = false;
+                self.chunk_ids = if compacting {
+                    CHUNK_IDS_COMPACTING
+                } else {
+                    CHUNK_IDS
+                };
                 self.supply.extend(extents.iter().flat_map(|extent| extent.ids()));
                 self.shortage = shortage;
                 self.starved = Starved::No;
@@ -86,7 +95,9 @@ impl Actor for Shard {
             }
             ShardMessage::GiveHighIdsBack { below } => {
                 self.high_ids_given_back = false;
+                self.chunk_ids = CHUNK_IDS_COMPACTING;
                 self.give_high_ids_back(below, outbox);
+                self.give_surplus_back(outbox);
             }
             ShardMessage::FramesExhausted { cause } => {
                 self.pressure_sent = false;
@@ -113,12 +124,8 @@ impl Actor for Shard {
         if self.should_freeze() {
             self.freeze(outbox);
         }
-        if self.supply.ids.len() < CHUNK_IDS_LOW && !self.chunk_requested && self.shortage.is_none() {
-            self.chunk_requested = true;
-            outbox.flusher.push(FlusherMessage::ChunkRequest {
-                shard: self.id,
-                pages: CHUNK_IDS as u32,
-            });
+        if self.supply.ids.len() < self.chunk_ids / 2 && self.shortage.is_none() {
+            self.request_ids(outbox);
         }
         // A later need deserves a new attempt.
         self.shortage = None;

@@ -2,9 +2,9 @@
 
 use treering_engine::memory::Class;
 
+use super::FRAMES_TAKEN;
 use super::messages::{Action, Request};
 use super::state::{Shard, Starved};
-use super::{CHUNK_IDS, FRAMES_TAKEN};
 use crate::actor::Outbox;
 use crate::flusher::FlusherMessage;
 
@@ -38,14 +38,20 @@ impl Shard {
                 .flusher
                 .push(FlusherMessage::Pressure { shard: Some(self.id) });
         }
-        if self.supply.ids.len() < nodes && !self.chunk_requested {
-            self.chunk_requested = true;
-            outbox.flusher.push(FlusherMessage::ChunkRequest {
-                shard: self.id,
-                pages: CHUNK_IDS as u32,
-            });
+        if self.supply.ids.len() < nodes {
+            self.request_ids(outbox);
         }
         false
+    }
+
+    /// Asks the flusher for ids, unless some are on their way.
+    pub(super) fn request_ids(&mut self, outbox: &mut Outbox) {
+        if !std::mem::replace(&mut self.chunk_requested, true) {
+            outbox.flusher.push(FlusherMessage::ChunkRequest {
+                shard: self.id,
+                pages: self.chunk_ids as u32,
+            });
+        }
     }
 
     /// Where memory is all there is and it is full, the reserve lets removals through: they alone make room. No reads
