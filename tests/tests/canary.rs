@@ -74,6 +74,11 @@ fn a_move_that_never_ends_is_caught() {
     must_be_caught(&planted(Planted::LoseHandOver));
 }
 
+#[test]
+fn a_request_that_is_overtaken_in_a_move_is_caught() {
+    must_be_caught(&planted(Planted::OvertakeInMove));
+}
+
 /// A disk that loses writes of the log silently, in a run that expects an honest one.
 #[test]
 fn a_log_that_the_disk_loses_is_caught() {
@@ -151,4 +156,14 @@ fn transactions_that_are_applied_twice_are_caught() {
         Planted::ApplySetsTwice,
         &["add up", "was touched", "the journal has", "still reachable"],
     );
+}
+
+#[test]
+fn sets_that_wait_for_those_that_overlap_them_are_caught() {
+    must_be_noticed_by_the_bank(Planted::ChainSets, &["nothing can run"]);
+}
+
+#[test]
+fn locks_that_are_taken_by_owner_are_caught() {
+    must_be_noticed_by_the_bank(Planted::VisitByOwner, &["nothing can run"]);
 }

@@ -26,7 +26,7 @@ use crate::value::Value;
 #[derive(Clone, Debug)]
 pub struct Tree {
     pub(super) inner: Arc<Inner>,
-    pub(super) id: TreeId,
+    pub(crate) id: TreeId,
     pub(super) name: Arc<str>,
     pub(super) durability: Durability,
 }

@@ -86,12 +86,16 @@ impl Runtime {
         log_files: Option<LogFiles>,
         sim: Option<Sim>,
     ) -> Runtime {
+        let shard_requests = sim
+            .as_ref()
+            .and_then(Sim::mailbox_requests)
+            .unwrap_or(SHARD_REQUESTS);
         let pager = Pager::new(Arc::clone(&shared), Arc::clone(&data));
         Runtime {
             sim,
             shards: shards
                 .into_iter()
-                .map(|shard| Seat::new(&shared, shard, SHARD_REQUESTS, SHARD_REQUESTS_PER_STEP, LANE))
+                .map(|shard| Seat::new(&shared, shard, shard_requests, SHARD_REQUESTS_PER_STEP, LANE))
                 .collect(),
             commit: Seat::new(&shared, commit, FLUSHER_REQUESTS, FLUSHER_REQUESTS, LANE),
             pager: Seat::new(&shared, pager, PAGER_REQUESTS, PAGER_REQUESTS, LANE),

@@ -4,19 +4,22 @@
 //! `runtime/sim`). Nothing here is covered by the promises of the public interface.
 
 mod check;
+mod script;
 
 use std::path::Path;
 
 use treering_io::{Directory, SimDirectory};
 
-use crate::client::{Backup, Chain, Db, IncrementalBackup, Snapshot};
+use crate::client::{Backup, Chain, Db, IncrementalBackup, Snapshot, Transaction};
 use crate::error::Result;
 use crate::options::Options;
 use crate::recovery::{self, SIMULATED_PATH};
 use crate::runtime::Sim;
+use crate::ticket::Ticket;
 
-pub use crate::runtime::{Planted, SimOptions};
+pub use crate::runtime::{Planted, SimOptions, Turn};
 pub use check::check;
+pub use script::{Mail, give, hold, let_go, mail, owner, take};
 
 /// Opens or creates the database on a simulated disk. Limits of [`Options`] are not checked.
 ///
@@ -62,6 +65,15 @@ pub fn restore(
         let opened = recovery::open_restored(claimed, path, options, Some(sim))?;
         Ok(Db::start(opened, None))
     })
+}
+
+/// Commits a transaction as a thread of its own would that waits for it. Unlike [`Transaction::send`], which keeps the
+/// order of what one thread sends, this lets transactions meet that write the same keys.
+///
+/// # Errors
+/// As [`Transaction::commit`], some of them by the ticket.
+pub fn commit(transaction: Transaction) -> Result<Ticket<()>> {
+    transaction.committing()
 }
 
 /// Lets one thing happen; false when nothing can. Other calls do as much of this as they need.

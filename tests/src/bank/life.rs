@@ -1,5 +1,7 @@
 //! One opening of the bank: transactions that overlap, and what must hold of every picture.
 
+use std::collections::BTreeSet;
+
 use treering::{Client, Db, Durability, Error, Isolation, Snapshot, Ticket, Transaction, Tree, sim};
 
 use super::{BALANCE, Run, Touches};
@@ -31,10 +33,10 @@ struct Open {
 }
 
 enum Work {
+    /// From the first account to each of the others.
     Transfer {
-        from: Account,
-        to: Account,
-        found: [(i64, u64); 2],
+        accounts: Vec<Account>,
+        found: Vec<(i64, u64)>,
         amount: i64,
     },
     Duty {
@@ -250,23 +252,25 @@ impl Run {
         }
         let read = match kind {
             0..4 => {
-                let (from, to) = (self.account(), self.account());
-                if from == to {
+                let mut accounts = BTreeSet::new();
+                for _ in 0..2 + self.random.below(3) {
+                    accounts.insert(self.account());
+                }
+                if accounts.len() == 1 {
                     return Ok(());
                 }
-                let look = |(tree, account): Account| {
+                let accounts: Vec<Account> = accounts.into_iter().collect();
+                let look = |&(tree, account): &Account| {
                     let value = transaction.get(&hands.accounts[tree], account.to_be_bytes())?;
                     Ok(value.and_then(|value| decode(&value)).unwrap_or_default())
                 };
+                let found = accounts.iter().map(look).collect::<treering::Result<_>>();
                 let amount = self.random.below(50) as i64;
-                (|| {
-                    Ok(Work::Transfer {
-                        from,
-                        to,
-                        found: [look(from)?, look(to)?],
-                        amount,
-                    })
-                })()
+                found.map(|found| Work::Transfer {
+                    accounts,
+                    found,
+                    amount,
+                })
             }
             4 => {
                 let number = self.random.below(PAIRS);
@@ -323,17 +327,19 @@ impl Run {
         let write = |transaction: &mut Transaction, touched: &mut Vec<Account>| -> treering::Result<()> {
             match work {
                 Work::Transfer {
-                    from,
-                    to,
-                    found: [(rich, touches), (poor, others)],
+                    accounts,
+                    found,
                     amount,
                 } => {
-                    let mut put = |(tree, account): Account, value| {
-                        transaction.put(&hands.accounts[tree], account.to_be_bytes(), encode(value))
-                    };
-                    put(from, (rich - amount, touches + 1))?;
-                    put(to, (poor + amount, others + 1))?;
-                    touched.extend([from, to]);
+                    let others = accounts.len() as i64 - 1;
+                    for (index, ((tree, account), (balance, touches))) in
+                        accounts.iter().zip(found).enumerate()
+                    {
+                        let change = if index == 0 { -amount * others } else { amount };
+                        let value = encode((balance + change, touches + 1));
+                        transaction.put(&hands.accounts[*tree], account.to_be_bytes(), value)?;
+                    }
+                    touched.extend(accounts);
                     Ok(())
                 }
                 Work::Duty {
@@ -354,7 +360,13 @@ impl Run {
                 }
             }
         };
-        let sent = write(&mut transaction, &mut touched).and_then(|()| transaction.send());
+        // By one thread after the other, or by threads of their own.
+        let send = if self.random.one_in(2) {
+            Transaction::send
+        } else {
+            sim::commit
+        };
+        let sent = write(&mut transaction, &mut touched).and_then(|()| send(transaction));
         let was_alone = alone_since == Some(hands.sends);
         hands.sends += 1;
         let alone = was_alone.then_some(hands.sends);

@@ -6,7 +6,7 @@
 //!
 //! | kind | what a transaction does | what every snapshot must show, and every recovery |
 //! |---|---|---|
-//! | transfer | moves money between two accounts in different trees, with a count of touches in each | all balances add up to what there was; each account was touched as often as was acknowledged, and no oftener than was sent |
+//! | transfer | moves money from one account to others, in different trees, with a count of touches in each | all balances add up to what there was; each account was touched as often as was acknowledged, and no oftener than was sent |
 //! | duty | reads two flags in different trees and turns one off if both are on | one of the two is on (write skew) |
 //! | journal | counts the entries of a range, adds one, and writes the count into another tree | there are as many entries as the count says (phantoms) |
 //!
@@ -55,6 +55,8 @@ struct Run {
     filler_bytes: usize,
     /// Writes after which the shards' shares are looked at.
     balance_operations: u64,
+    /// Places in the mailboxes of shards, if they are few.
+    mailbox_requests: Option<usize>,
     /// Most transactions that are begun and not sent, and tickets not waited for.
     open_max: usize,
     touches: BTreeMap<(usize, u64), Touches>,
@@ -82,6 +84,7 @@ pub fn run(seed: u64, planted: Planted) -> Result<Outcome, String> {
         accounts: random.pick(&[1, 2, 5, 40]),
         filler_bytes: random.pick(&[0, 900]),
         balance_operations: random.pick(&[3, 8, 30, u64::MAX]),
+        mailbox_requests: random.pick(&[None, None, Some(1), Some(3)]),
         open_max: random.pick(&[2, 4, 12]),
         touches: BTreeMap::new(),
         random,
@@ -112,6 +115,7 @@ impl Run {
             seed: self.random.word(),
             power_cut_after_steps: cut.then(|| self.random.below(8_000)),
             planted: self.planted,
+            mailbox_requests: self.mailbox_requests,
         }
     }
 }

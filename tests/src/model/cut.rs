@@ -16,6 +16,7 @@ pub enum Need {
 }
 
 /// The numbers of writes that a key's picture allows, ascending, and the one that is tried.
+#[derive(Debug)]
 struct Allowed<'m> {
     place: &'m Place,
     history: &'m History,
@@ -125,7 +126,7 @@ impl Model {
             }
             lacking.tried += 1;
         }
-        whole_batches(&mut keys)?;
+        whole_batches(&mut keys, self.refusals)?;
         Ok(keys.iter().map(|key| (key.place.clone(), key.count())).collect())
     }
 
@@ -144,8 +145,9 @@ impl Model {
     }
 }
 
-/// Every batch is there as a whole or not at all. Where a key allows several numbers, more is tried.
-fn whole_batches(keys: &mut [Allowed<'_>]) -> Result<(), String> {
+/// Every batch is there as a whole or not at all. Where a key allows several numbers, more is tried: first of the one that
+/// lacks the batch; then, with `refusals`, of the one that seems to have it, since a later write may have left the same.
+fn whole_batches(keys: &mut [Allowed<'_>], refusals: bool) -> Result<(), String> {
     loop {
         let mut there: BTreeMap<u64, (bool, usize)> = BTreeMap::new();
         let mut torn = None;
@@ -156,7 +158,7 @@ fn whole_batches(keys: &mut [Allowed<'_>]) -> Result<(), String> {
                 };
                 let within = at < key.count();
                 // Hidden below a later write, and neither acknowledged nor read itself, it may have been refused.
-                if within && at + 1 < key.count() && !write.known {
+                if refusals && within && at + 1 < key.count() && !write.known {
                     continue;
                 }
                 match there.get(&batch) {
@@ -164,20 +166,22 @@ fn whole_batches(keys: &mut [Allowed<'_>]) -> Result<(), String> {
                         there.insert(batch, (within, index));
                     }
                     Some((other, _)) if *other == within => {}
-                    Some((_, other)) => torn = Some((batch, if within { *other } else { index })),
+                    Some((_, other)) if within => torn = Some((batch, *other, index)),
+                    Some((_, other)) => torn = Some((batch, index, *other)),
                 }
             }
         }
-        let Some((batch, lacking)) = torn else {
+        let Some((batch, lacking, having)) = torn else {
             return Ok(());
         };
-        let key = &mut keys[lacking];
-        if key.tried + 1 == key.counts.len() {
+        let more = |index: &usize| keys[*index].tried + 1 < keys[*index].counts.len();
+        let mut choices = [Some(lacking), refusals.then_some(having)].into_iter().flatten();
+        let Some(chosen) = choices.find(more) else {
             return Err(format!(
-                "batch {batch} is there in part: {:?} lacks it: {:?}",
-                key.place, key.history
+                "batch {batch} is there in part: {:?} lacks it, {:?} has it",
+                keys[lacking], keys[having]
             ));
-        }
-        key.tried += 1;
+        };
+        keys[chosen].tried += 1;
     }
 }

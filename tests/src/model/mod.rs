@@ -94,13 +94,18 @@ pub struct Model {
     durable_before: Time,
     batches: u64,
     life: u64,
+    /// Whether requests may be refused.
+    refusals: bool,
 }
 
 impl Model {
-    /// A database without keys.
+    /// A database without keys. `refusals`: requests may be refused, because the disk fails or is full.
     #[must_use]
-    pub fn new() -> Model {
-        Model::default()
+    pub fn new(refusals: bool) -> Model {
+        Model {
+            refusals,
+            ..Model::default()
+        }
     }
 
     /// The next moment.

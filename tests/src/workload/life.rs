@@ -119,6 +119,7 @@ impl Run {
             seed: self.random.word(),
             power_cut_after_steps: cut_after,
             planted: self.setting.planted,
+            mailbox_requests: self.profile.mailbox_requests,
         };
         let cuts = self.disk.counters().power_cuts;
         let faults = self.disk.counters().faults;

@@ -40,6 +40,13 @@ pub struct Setting {
     pub capacity_bytes: Option<u64>,
 }
 
+impl Setting {
+    /// Whether requests may be refused because of the disk.
+    fn can_refuse(&self) -> bool {
+        !self.faults.is_empty() || self.capacity_bytes.is_some()
+    }
+}
+
 /// What a run did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Outcome {
@@ -104,7 +111,7 @@ pub fn run(seed: u64, setting: &Setting) -> Result<Outcome, String> {
         profile,
         random,
         disk,
-        model: Model::new(),
+        model: Model::new(setting.can_refuse()),
         created: Vec::new(),
         passing: life::Passing::default(),
         named: BTreeMap::new(),
@@ -140,7 +147,7 @@ struct Run {
 
 impl Run {
     fn has_faults(&self) -> bool {
-        !self.setting.faults.is_empty() || self.setting.capacity_bytes.is_some()
+        self.setting.can_refuse()
     }
 
     /// What recovery must bring back.

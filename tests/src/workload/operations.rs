@@ -34,7 +34,8 @@ impl Run {
             80..84 => self.read_many(hands),
             84..88 => self.scan(hands),
             88..91 => self.snapshot(hands),
-            91..93 => self.transaction(hands),
+            91..92 => self.transaction(hands),
+            92..93 => self.burst(hands),
             93..95 => self.passing_tree(hands),
             95..96 => {
                 if self.random.one_in(2) {

@@ -34,6 +34,8 @@ pub struct Profile {
     pub shards: usize,
     /// Writes after which the shards' shares are looked at.
     pub balance_operations: u64,
+    /// Places in the mailboxes of shards, if they are few.
+    pub mailbox_requests: Option<usize>,
     /// Frames of the cache.
     pub frames: u64,
     /// Log segments in checkpoints.
@@ -80,6 +82,7 @@ impl Profile {
             } else {
                 &[256, 256, 512]
             }),
+            mailbox_requests: random.pick(&[None, None, Some(1), Some(3)]),
             balance_operations: random.pick(&[4, 12, 40, u64::MAX]),
             checkpoint_segments: random.pick(&[1, 2, 6]),
             dirty_pages: random.pick(&[8, 60, 1_000]),

@@ -3,16 +3,33 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use treering::Error;
+use treering::{Error, sim};
 
 use super::Run;
 use super::answers::{Expected, Outstanding};
 use super::life::Hands;
-use crate::model::{Content, WriteId};
+use crate::model::{Content, Place, WriteId};
 
 impl Run {
     pub(super) fn send_put(&mut self, hands: &mut Hands) -> Result<(), String> {
         let place = self.place(hands);
+        self.send_put_to(hands, place)
+    }
+
+    /// Many puts of few keys, none waited for: some of them meet every move on its way.
+    pub(super) fn burst(&mut self, hands: &mut Hands) -> Result<(), String> {
+        let places = [self.place(hands), self.place(hands)];
+        for _ in 0..self.random.below(60) {
+            let place = places[self.random.below(2) as usize].clone();
+            self.send_put_to(hands, place)?;
+            for _ in 0..self.random.below(6) {
+                sim::step(&hands.db);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_put_to(&mut self, hands: &mut Hands, place: Place) -> Result<(), String> {
         let content = self.content();
         let (tree, sync) = self.tree(hands, place.0);
         let id = self.model.send(place.clone(), Some(content), sync, None);

@@ -262,6 +262,11 @@ impl Transaction {
         self.dispatch(false)
     }
 
+    /// What a thread that [commits](Transaction::commit) waits for: in a simulation, where threads can't wait.
+    pub(crate) fn committing(self) -> Result<Ticket<()>> {
+        self.dispatch(true)
+    }
+
     fn dispatch(self, wait: bool) -> Result<Ticket<()>> {
         self.inner.runtime.shared.status.check_write()?;
         if self.writes.values().all(BTreeMap::is_empty) {

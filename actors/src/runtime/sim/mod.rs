@@ -12,7 +12,8 @@
 //! - a collection of the epoch.
 //!
 //! How likely each of them is, is drawn once per opening: so some runs have a slow disk, some a starved commit
-//! actor, and so on.
+//! actor, and so on. A test can hold some of them back ([`Sim::hold`]) and say whose turn it is ([`Sim::take`]), to have
+//! one schedule and no other.
 //!
 //! # Guarantees
 //! - Equal seeds, disks and calls give equal runs: nothing here looks at clocks, threads, addresses or hash maps.
@@ -33,6 +34,7 @@ use std::time::Duration;
 use treering_io::{Completion, SimDevice, SimDirectory};
 
 pub use planted::Planted;
+pub use schedule::Turn;
 
 use self::random::Random;
 use self::schedule::{LogProgress, Weights};
@@ -53,6 +55,8 @@ pub struct SimOptions {
     pub power_cut_after_steps: Option<u64>,
     /// A bug to bring in.
     pub planted: Planted,
+    /// Places for clients' requests in the mailbox of each shard; `None`: as many as always.
+    pub mailbox_requests: Option<usize>,
 }
 
 /// The driver of one simulated database.
@@ -77,6 +81,8 @@ struct State {
     completions: Vec<Completion>,
     /// What the planted bug remembers.
     memory: planted::Memory,
+    /// What doesn't happen by itself.
+    held: Vec<Turn>,
 }
 
 impl Sim {
@@ -95,6 +101,7 @@ impl Sim {
             outbox: Outbox::default(),
             completions: Vec::new(),
             memory: planted::Memory::default(),
+            held: Vec::new(),
         };
         Sim {
             started_nanos: disk.now_nanos(),
@@ -102,6 +109,11 @@ impl Sim {
             options,
             state: Mutex::new(state),
         }
+    }
+
+    /// Places in the mailbox of each shard, if that is to differ.
+    pub fn mailbox_requests(&self) -> Option<usize> {
+        self.options.mailbox_requests
     }
 
     /// Virtual nanoseconds since the database was opened.

@@ -19,19 +19,38 @@ const COLLECTIONS: usize = 3;
 /// What a step of an actor takes.
 const STEP_NANOS: Nanos = 100;
 
-/// Something that could happen.
+/// Something that could happen next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Choice {
+pub enum Turn {
+    /// A step of the shard with this number.
     Shard(usize),
+    /// A step of the commit actor.
     Commit,
+    /// A step of the pager.
     Pager,
+    /// A step of the flusher.
     Flusher,
+    /// An action of the log task that is out: its write, or one of its syncs.
     Log,
+    /// A slow task on files.
     File,
+    /// Operations of the pager go to its device.
     Submit,
+    /// Completions come from the device.
     Reap,
+    /// Virtual time passes.
     Time,
+    /// A collection of the epoch.
     Collect,
+}
+
+/// Most messages that a step of an actor takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portion {
+    /// Of other actors.
+    lane: usize,
+    /// Of clients.
+    requests: usize,
 }
 
 /// How likely each kind of step is.
@@ -62,17 +81,17 @@ impl Weights {
         }
     }
 
-    fn of(&self, choice: Choice) -> u64 {
+    fn of(&self, choice: Turn) -> u64 {
         match choice {
-            Choice::Shard(_) => self.shard,
-            Choice::Commit => self.commit,
-            Choice::Pager => self.pager,
-            Choice::Flusher => self.flusher,
-            Choice::Log => self.log,
-            Choice::File => self.file,
-            Choice::Submit | Choice::Reap => self.device,
-            Choice::Time => self.time,
-            Choice::Collect => 1,
+            Turn::Shard(_) => self.shard,
+            Turn::Commit => self.commit,
+            Turn::Pager => self.pager,
+            Turn::Flusher => self.flusher,
+            Turn::Log => self.log,
+            Turn::File => self.file,
+            Turn::Submit | Turn::Reap => self.device,
+            Turn::Time => self.time,
+            Turn::Collect => 1,
         }
     }
 }
@@ -107,18 +126,18 @@ impl Sim {
         let state = &mut *state;
         state.steps += 1;
         if let Some(choice) = self.choose(state, runtime) {
-            self.run(choice, state, runtime);
+            self.run(choice, None, state, runtime);
             return true;
         }
         // Nothing but the epoch, or the next thing due.
         for _ in 0..COLLECTIONS {
             collect(&runtime.shared.memory);
             if let Some(choice) = self.choose(state, runtime) {
-                self.run(choice, state, runtime);
+                self.run(choice, None, state, runtime);
                 return true;
             }
         }
-        match self.next_due(runtime) {
+        match self.next_due(state, runtime) {
             Some(due) => {
                 self.disk.advance(due.saturating_sub(self.now()));
                 true
@@ -127,36 +146,60 @@ impl Sim {
         }
     }
 
-    fn choose(&self, state: &mut State, runtime: &Runtime) -> Option<Choice> {
+    /// Lets none of these happen by themselves until they are let go.
+    pub fn hold(&self, turn: Turn) {
+        let held = &mut self.state().held;
+        if !held.contains(&turn) {
+            held.push(turn);
+        }
+    }
+
+    /// What was held may happen again.
+    pub fn let_go(&self, turn: Turn) {
+        self.state().held.retain(|held| *held != turn);
+    }
+
+    /// Lets exactly this happen, held or not; an actor takes at most so many messages of actors and of clients.
+    pub fn take(&self, runtime: &Runtime, turn: Turn, lane: usize, requests: usize) {
+        if !self.is_powered() {
+            return;
+        }
+        let mut state = self.state();
+        state.steps += 1;
+        self.run(turn, Some(Portion { lane, requests }), &mut state, runtime);
+    }
+
+    fn choose(&self, state: &mut State, runtime: &Runtime) -> Option<Turn> {
         let now = self.now();
-        let mut choices = [Choice::Time; 16];
+        let mut choices = [Turn::Time; 16];
         let mut count = 0;
-        let mut add = |choice: Choice, possible: bool| {
-            if possible && count < choices.len() {
+        let held = &state.held;
+        let mut add = |choice: Turn, possible: bool| {
+            if possible && count < choices.len() && !held.contains(&choice) {
                 choices[count] = choice;
                 count += 1;
             }
         };
         for (index, seat) in runtime.shards.iter().enumerate() {
-            add(Choice::Shard(index), is_ready(seat, now));
+            add(Turn::Shard(index), is_ready(seat, now));
         }
-        add(Choice::Commit, is_ready(&runtime.commit, now));
-        add(Choice::Pager, is_ready(&runtime.pager, now));
-        add(Choice::Flusher, is_ready(&runtime.flusher, now));
-        add(Choice::Log, state.log.is_some() || runtime.log_task().is_some());
-        add(Choice::File, !runtime.file_tasks().is_empty());
-        add(Choice::Submit, !runtime.operations().is_empty());
+        add(Turn::Commit, is_ready(&runtime.commit, now));
+        add(Turn::Pager, is_ready(&runtime.pager, now));
+        add(Turn::Flusher, is_ready(&runtime.flusher, now));
+        add(Turn::Log, state.log.is_some() || runtime.log_task().is_some());
+        add(Turn::File, !runtime.file_tasks().is_empty());
+        add(Turn::Submit, !runtime.operations().is_empty());
         let due = self.disk.next_due_nanos();
-        add(Choice::Reap, due.is_some_and(|due| due <= self.disk.now_nanos()));
+        add(Turn::Reap, due.is_some_and(|due| due <= self.disk.now_nanos()));
         if count == 0 {
             return None;
         }
         // Only beside something else: by themselves they would hide that nothing can happen.
         if count < choices.len() {
             choices[count] = if state.random.below(4) == 0 {
-                Choice::Collect
+                Turn::Collect
             } else {
-                Choice::Time
+                Turn::Time
             };
             count += 1;
         }
@@ -174,37 +217,41 @@ impl Sim {
     }
 
     /// When the next thing is due that only time brings, in nanoseconds since opening.
-    fn next_due(&self, runtime: &Runtime) -> Option<Nanos> {
+    fn next_due(&self, state: &State, runtime: &Runtime) -> Option<Nanos> {
         let device = self
             .disk
             .next_due_nanos()
             .map(|due| due.saturating_sub(self.started_nanos));
-        runtime
-            .shards
-            .iter()
-            .filter_map(Seat::next_deadline)
-            .chain(runtime.commit.next_deadline())
-            .chain(runtime.pager.next_deadline())
-            .chain(runtime.flusher.next_deadline())
-            .chain(device)
+        let shards = runtime.shards.iter().enumerate();
+        let deadlines = shards
+            .map(|(index, seat)| (Turn::Shard(index), seat.next_deadline()))
+            .chain([
+                (Turn::Commit, runtime.commit.next_deadline()),
+                (Turn::Pager, runtime.pager.next_deadline()),
+                (Turn::Flusher, runtime.flusher.next_deadline()),
+                (Turn::Reap, device),
+            ]);
+        deadlines
+            .filter(|(turn, _)| !state.held.contains(turn))
+            .filter_map(|(_, due)| due)
             .min()
     }
 
-    fn run(&self, choice: Choice, state: &mut State, runtime: &Runtime) {
+    fn run(&self, choice: Turn, portion: Option<Portion>, state: &mut State, runtime: &Runtime) {
         match choice {
-            Choice::Shard(index) => self.run_actor(&runtime.shards[index], state, runtime),
-            Choice::Commit => self.run_actor(&runtime.commit, state, runtime),
-            Choice::Pager => self.run_actor(&runtime.pager, state, runtime),
-            Choice::Flusher => self.run_actor(&runtime.flusher, state, runtime),
-            Choice::Log => self.run_log(state, runtime),
-            Choice::File => {
+            Turn::Shard(index) => self.run_actor(&runtime.shards[index], portion, state, runtime),
+            Turn::Commit => self.run_actor(&runtime.commit, portion, state, runtime),
+            Turn::Pager => self.run_actor(&runtime.pager, portion, state, runtime),
+            Turn::Flusher => self.run_actor(&runtime.flusher, portion, state, runtime),
+            Turn::Log => self.run_log(state, runtime),
+            Turn::File => {
                 let task = runtime.file_tasks().pop_front();
                 if let Some(task) = task {
                     runtime.run_file_task(task);
                 }
             }
-            Choice::Submit => self.submit(state, runtime),
-            Choice::Reap => {
+            Turn::Submit => self.submit(state, runtime),
+            Turn::Reap => {
                 let State {
                     device, completions, ..
                 } = state;
@@ -214,26 +261,34 @@ impl Sim {
                     .drain(..)
                     .for_each(|done| runtime.pager.tell(PagerMessage::Completed(done)));
             }
-            Choice::Time => {
+            Turn::Time => {
                 let most = self
-                    .next_due(runtime)
+                    .next_due(state, runtime)
                     .map_or(1_000, |due| due.saturating_sub(self.now()));
                 let passed = state.random.below(most.clamp(1, 1_000_000));
                 self.disk.advance(passed);
             }
-            Choice::Collect => collect(&runtime.shared.memory),
+            Turn::Collect => collect(&runtime.shared.memory),
         }
     }
 
-    fn run_actor<A: Actor>(&self, seat: &Seat<A>, state: &mut State, runtime: &Runtime) {
-        let lane_max = 1 + state.random.below(state.messages_max as u64) as usize;
-        let requests_max = 1 + state.random.below(state.messages_max as u64) as usize;
+    fn run_actor<A: Actor>(
+        &self,
+        seat: &Seat<A>,
+        portion: Option<Portion>,
+        state: &mut State,
+        runtime: &Runtime,
+    ) {
+        let Portion { lane, requests } = portion.unwrap_or_else(|| Portion {
+            lane: 1 + state.random.below(state.messages_max as u64) as usize,
+            requests: 1 + state.random.below(state.messages_max as u64) as usize,
+        });
         let planted = self.options.planted;
         // Nothing is done in no time: two actors that keep each other busy must not keep the disk waiting for ever.
         self.disk.advance(STEP_NANOS);
         // Nobody else runs actors here, so the seat is free.
         let State { outbox, memory, .. } = state;
-        seat.try_step_of(lane_max, requests_max, self.now(), outbox, |outbox| {
+        seat.try_step_of(lane, requests, self.now(), outbox, |outbox| {
             if planted != Planted::Nothing {
                 planted.interfere(runtime, outbox, memory);
             }

@@ -1,15 +1,17 @@
 //! Bugs on demand: a simulator that doesn't find them would find nothing else either.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod transactions;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
-use treering_engine::{Extent, Seq, ShardId};
+use treering_engine::{Extent, Seq};
 
 use crate::actor::Outbox;
-use crate::commit::{Batch, Commit, CommitMessage};
+use crate::commit::{Commit, CommitMessage};
 use crate::flusher::{Flusher, FlusherMessage};
 use crate::runtime::Runtime;
-use crate::shard::{Part, ShardMessage, Transaction};
+use crate::shard::ShardMessage;
 use crate::shared::{Feed, with_guard};
 
 /// A bug that the driver brings in, between actors that are right.
@@ -42,6 +44,13 @@ pub enum Planted {
     PublishPartsEarly,
     /// Each shard applies the set before once more behind the next one.
     ApplySetsTwice,
+    /// A set stays open while other transactions are on their way (rule R20).
+    ChainSets,
+    /// Parts are visited by owner instead of by key, by every other transaction in the opposite order, as if it had
+    /// begun before ranges moved (rule R21).
+    VisitByOwner,
+    /// Visits of other shards stand in the mailboxes of clients, and wait there for room (rule R14).
+    VisitByMailbox,
     /// The first thing that each subscription would tell gets lost.
     LoseFirstChanges,
     /// A named snapshot that nobody has open counts as dead: its pages may be used again (rule R23).
@@ -49,12 +58,9 @@ pub enum Planted {
 }
 
 /// What a planted bug has to remember.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Memory {
-    /// The last set of each shard.
-    sets: BTreeMap<ShardId, Arc<[Arc<Transaction>]>>,
-    /// Publications that shards must not hear of, since they don't know that batch.
-    extra: BTreeMap<ShardId, u32>,
+    transactions: transactions::Memory,
     /// Subscriptions that have lost something.
     robbed: Vec<Weak<Feed>>,
     /// Named snapshots whose death was reported.
@@ -121,34 +127,14 @@ impl Planted {
                     });
                 }
             }
-            Planted::SkipValidation => {
-                for (_, message) in &mut outbox.shards {
-                    if let ShardMessage::Visit(visit) = message {
-                        visit.transaction = Arc::new(blind(&visit.transaction));
-                    }
-                }
-            }
-            Planted::ReleaseLocksEarly => {
-                let mut releases = Vec::new();
-                for (_, message) in &outbox.shards {
-                    if let ShardMessage::Visit(visit) = message {
-                        for (shard, _) in &visit.epochs {
-                            let transaction = Arc::clone(&visit.transaction);
-                            releases.push((*shard, ShardMessage::Release(transaction)));
-                        }
-                    }
-                }
-                outbox.shards.extend(releases);
-            }
-            Planted::PublishPartsEarly => publish_parts_early(outbox, memory),
-            Planted::ApplySetsTwice => {
-                for (shard, message) in &mut outbox.shards {
-                    if let ShardMessage::Apply { transactions, .. } = message {
-                        let before = memory.sets.insert(*shard, Arc::clone(transactions));
-                        let before = before.iter().flat_map(|set| set.iter());
-                        *transactions = transactions.iter().chain(before).cloned().collect();
-                    }
-                }
+            Planted::SkipValidation
+            | Planted::ReleaseLocksEarly
+            | Planted::PublishPartsEarly
+            | Planted::ApplySetsTwice
+            | Planted::ChainSets
+            | Planted::VisitByOwner
+            | Planted::VisitByMailbox => {
+                transactions::interfere(self, runtime, outbox, &mut memory.transactions);
             }
             Planted::Nothing
             | Planted::SkipLogSync
@@ -183,74 +169,6 @@ impl Planted {
                 }
             }
             _ => {}
-        }
-    }
-}
-
-/// The transaction without anything that it relies on.
-fn blind(transaction: &Transaction) -> Transaction {
-    let parts = transaction.parts.iter().map(|part| Part {
-        tree: part.tree,
-        owner: part.owner,
-        lower: Arc::clone(&part.lower),
-        records: part.records.clone(),
-        expected: Vec::new(),
-        ranges: Vec::new(),
-    });
-    Transaction {
-        number: transaction.number,
-        parts: parts.collect(),
-        durability: transaction.durability,
-        snapshot: None,
-    }
-}
-
-/// Sends each part of a set as a batch of its own, and an empty one in its place.
-fn publish_parts_early(outbox: &mut Outbox, memory: &mut Memory) {
-    for message in std::mem::take(&mut outbox.commit) {
-        if let CommitMessage::SetPart {
-            set,
-            shard,
-            result: Ok(batch),
-        } = message
-        {
-            *memory.extra.entry(shard).or_default() += 1;
-            let empty = Batch {
-                shard,
-                tip_epoch: batch.tip_epoch,
-                stamp: batch.stamp,
-                record_bytes: 0,
-                records: Vec::new(),
-                roots: Vec::new(),
-                created: Vec::new(),
-                retired: Vec::new(),
-                retires_blobs: false,
-                extents_added: Vec::new(),
-                extents_unused: Vec::new(),
-                trees_dropped: Vec::new(),
-                trees_forgotten: Vec::new(),
-                partitions: Vec::new(),
-                loads: false,
-                resolutions: Vec::new(),
-                operations: 0,
-                sync: false,
-            };
-            outbox.commit.push(CommitMessage::Batch(*batch));
-            outbox.commit.push(CommitMessage::SetPart {
-                set,
-                shard,
-                result: Ok(Box::new(empty)),
-            });
-        } else {
-            outbox.commit.push(message);
-        }
-    }
-    for (shard, message) in &mut outbox.shards {
-        if let ShardMessage::Published { batches, .. } = message
-            && let Some(extra) = memory.extra.get_mut(shard).filter(|extra| **extra > 0)
-        {
-            *extra -= 1;
-            *batches -= 1;
         }
     }
 }
