@@ -8,11 +8,13 @@
 //! | module | subject |
 //! |---|---|
 //! | [`threads`] | eight real threads on four shards; `TREERING_HISTORY_TRANSACTIONS` says how many transactions are recorded (default 100,000 for each of four tests) |
+//! | [`simulated`] | eight clients in the simulator, with power cuts and planted bugs; `TREERING_SIM_SEEDS` as in `model.rs` |
 //! | [`plan`] | what the transactions are |
 //! | [`record`] | recording, and asking the checker |
 
 mod plan;
 mod record;
+mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
 mod threads;

@@ -1,5 +1,6 @@
 //! What clients have asked and seen, in the order in which it happened, and what the checker says about it.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use adya::history::{Interner, Mop, Op, OpType, ReadValue, Scalar};
@@ -35,6 +36,8 @@ impl Kind {
 pub enum End {
     Done,
     Refused,
+    /// Nobody knows.
+    Open,
 }
 
 struct Event {
@@ -67,6 +70,7 @@ impl Recorder {
         let kind = match end {
             End::Done => OpType::Ok,
             End::Refused => OpType::Fail,
+            End::Open => OpType::Info,
         };
         self.note(kind, process, steps);
     }
@@ -85,7 +89,10 @@ impl Recorder {
 
     /// The history as the checker takes it.
     pub fn history(self) -> History {
-        let events = self.events.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut events = self.events.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if self.kind == Kind::Lists {
+            settle_open(&mut events);
+        }
         let mut interner = Interner::default();
         let ops = events.into_iter().enumerate().map(|(index, event)| Op {
             index: index as u64,
@@ -100,6 +107,25 @@ impl Recorder {
         });
         let ops = ops.collect();
         History::from_ops(ops, interner)
+    }
+}
+
+/// What is open and has left nothing that anybody has read has not happened, since at the end everything is read. (The
+/// checker takes it for the last that happened to its lists.)
+fn settle_open(events: &mut [Event]) {
+    let mut seen = BTreeSet::new();
+    for event in events.iter().filter(|event| event.kind == OpType::Ok) {
+        for step in &event.steps {
+            if let Step::Read(key, Some(found)) = step {
+                seen.extend(found.chunks(8).map(|part| (*key, number(part))));
+            }
+        }
+    }
+    for event in events.iter_mut().filter(|event| event.kind == OpType::Info) {
+        let is_seen = |step: &Step| matches!(step, Step::Write(key, value) if seen.contains(&(*key, *value)));
+        if !event.steps.iter().any(is_seen) {
+            event.kind = OpType::Fail;
+        }
     }
 }
 
