@@ -9,6 +9,9 @@ use super::{BALANCE, Run, Touches};
 /// An account: tree and number.
 type Account = (usize, u64);
 
+/// The keys and values of each tree.
+type Picture = Vec<Vec<(Vec<u8>, Vec<u8>)>>;
+
 /// What a life has at hand.
 struct Hands {
     db: Db,
@@ -92,6 +95,30 @@ fn excused<T>(db: &Db, what: &str, answer: treering::Result<T>) -> Result<Option
     }
 }
 
+/// Every tree is one, and every page has one owner. The power may be cut meanwhile.
+fn sound(db: &Db) -> Result<(), String> {
+    sim::check(db).or_else(|error| if sim::is_cut(db) { Ok(()) } else { Err(error) })
+}
+
+impl Hands {
+    /// Everything that a snapshot shows, tree by tree.
+    fn picture(&self, snapshot: &Snapshot) -> treering::Result<Picture> {
+        let trees = self
+            .accounts
+            .iter()
+            .chain(&self.duty)
+            .chain([&self.journal, &self.count]);
+        trees
+            .map(|tree| {
+                let items = snapshot.range::<&[u8]>(tree, ..)?;
+                items
+                    .map(|item| item.map(|(key, value)| (key.to_vec(), value.to_vec())))
+                    .collect()
+            })
+            .collect()
+    }
+}
+
 impl Run {
     /// Opens, compares, works, and ends; by a power cut or cleanly.
     pub(super) fn live(&mut self, cut: bool) -> Result<(), String> {
@@ -131,7 +158,14 @@ impl Run {
         let Some(mut hands) = excused(db, "opening trees", opened)? else {
             return Ok(());
         };
+        // Now and then work begins while recovery is still busy.
+        if !self.random.one_in(4) {
+            sound(db).map_err(|error| format!("after recovery: {error}"))?;
+        }
         self.audit(&hands, true)?;
+        let Some(held) = self.hold_throughout(&hands)? else {
+            return Ok(());
+        };
         for _ in 0..60 + self.random.below(120) {
             if sim::is_cut(db) {
                 return Ok(());
@@ -145,12 +179,19 @@ impl Run {
             self.settle(&mut hands)?;
         }
         self.audit(&hands, false)?;
-        if sim::is_cut(db) {
-            return Ok(());
+        let (snapshot, first) = held;
+        if excused(db, "looking", hands.picture(&snapshot))?.is_some_and(|found| found != first) {
+            return Err("the snapshot that is held throughout has changed".into());
         }
-        drop(hands);
-        // The power may be cut while it looks.
-        sim::check(db).or_else(|error| if sim::is_cut(db) { Ok(()) } else { Err(error) })
+        drop((snapshot, hands));
+        sound(db)
+    }
+
+    /// Takes a snapshot that is held to the end of the life, over every checkpoint and move.
+    fn hold_throughout(&mut self, hands: &Hands) -> Result<Option<(Snapshot, Picture)>, String> {
+        let snapshot = hands.client.snapshot();
+        let found = excused(&hands.db, "looking", hands.picture(&snapshot))?;
+        Ok(found.map(|found| (snapshot, found)))
     }
 
     fn open(&mut self, db: &Db) -> treering::Result<Hands> {

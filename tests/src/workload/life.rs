@@ -48,6 +48,8 @@ pub(super) struct Hands {
     pub outstanding: Vec<Outstanding>,
     /// Snapshots with what they showed first.
     pub snapshots: Vec<(Snapshot, BTreeMap<Place, Content>)>,
+    /// One that is held from the beginning to the end, over every checkpoint, move and compaction.
+    pub throughout: Option<(Snapshot, BTreeMap<Place, Content>)>,
     /// Subscriptions.
     pub followers: Vec<Follower>,
 }
@@ -74,10 +76,16 @@ impl Run {
         if life == 0 && result.is_ok() && !sim::is_cut(&hands.db) {
             result = self.load(&mut hands);
         }
+        if result.is_ok() && self.random.one_in(2) {
+            result = self.hold_throughout(&mut hands);
+        }
         let mut operations = self.profile.operations;
         while operations > 0 && result.is_ok() && !sim::is_cut(&hands.db) {
             operations -= 1;
             result = self.operate(&mut hands);
+        }
+        if result.is_ok() {
+            result = self.look_at_held(&hands);
         }
         if result.is_err() {
             // Nothing is written behind a failure, so that the disk can be looked at.
@@ -102,6 +110,7 @@ impl Run {
         }
         self.settle_tickets(&mut hands)?;
         hands.snapshots.clear();
+        hands.throughout = None;
         hands.followers.clear();
         sim::check(&hands.db)?;
         let Hands { db, .. } = hands;
@@ -157,6 +166,7 @@ impl Run {
             trees: Vec::new(),
             outstanding: Vec::new(),
             snapshots: Vec::new(),
+            throughout: None,
             followers: Vec::new(),
             db,
         };
@@ -259,9 +269,10 @@ impl Run {
             trees,
             outstanding,
             snapshots,
+            throughout,
             followers,
         } = hands;
-        drop((client, trees, snapshots, followers));
+        drop((client, trees, snapshots, throughout, followers));
         let other = db.clone();
         match db.close() {
             // Closing carries everything out, tickets that nobody has waited for included.
@@ -293,10 +304,11 @@ impl Run {
             trees,
             outstanding,
             snapshots,
+            throughout,
             followers,
         } = hands;
         sim::crash(db);
-        drop((client, trees, outstanding, snapshots, followers));
+        drop((client, trees, outstanding, snapshots, throughout, followers));
     }
 
     fn note_stats(&mut self, hands: &Hands) {
@@ -349,6 +361,27 @@ impl Run {
             }
         }
         Ok(Some(found))
+    }
+
+    /// Takes the snapshot that is held to the end.
+    fn hold_throughout(&mut self, hands: &mut Hands) -> Result<(), String> {
+        let snapshot = hands.client.snapshot();
+        if let Some(found) = self.picture(hands, Some(&snapshot))? {
+            self.check_picture(&found)?;
+            hands.throughout = Some((snapshot, found));
+        }
+        Ok(())
+    }
+
+    /// What is held shows what it has always shown.
+    pub(super) fn look_at_held(&mut self, hands: &Hands) -> Result<(), String> {
+        let Some((snapshot, first)) = &hands.throughout else {
+            return Ok(());
+        };
+        match self.picture(hands, Some(snapshot))? {
+            Some(found) if found != *first => Err("the snapshot that is held throughout has changed".into()),
+            _ => Ok(()),
+        }
     }
 
     /// Checks a picture of now.
