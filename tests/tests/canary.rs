@@ -167,3 +167,9 @@ fn sets_that_wait_for_those_that_overlap_them_are_caught() {
 fn locks_that_are_taken_by_owner_are_caught() {
     must_be_noticed_by_the_bank(Planted::VisitByOwner, &["nothing can run"]);
 }
+
+#[test]
+fn versions_that_are_forgotten_while_they_are_held_are_caught() {
+    // By the reader that holds one throughout.
+    must_be_noticed_by_the_bank(Planted::ForgetOldVersions, &["looking", "held throughout"]);
+}

@@ -2,7 +2,7 @@
 
 mod transactions;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use treering_engine::{Extent, Seq};
@@ -12,7 +12,10 @@ use crate::commit::{Commit, CommitMessage};
 use crate::flusher::{Flusher, FlusherMessage};
 use crate::runtime::Runtime;
 use crate::shard::ShardMessage;
-use crate::shared::{Feed, with_guard};
+use crate::shared::{Feed, Version, with_guard};
+
+/// Commit groups after which a version counts as old.
+const OLD_GROUPS: u64 = 30;
 
 /// A bug that the driver brings in, between actors that are right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -53,6 +56,8 @@ pub enum Planted {
     VisitByMailbox,
     /// The first thing that each subscription would tell gets lost.
     LoseFirstChanges,
+    /// A version that somebody holds counts as dead once it is old (rule R3).
+    ForgetOldVersions,
     /// A named snapshot that nobody has open counts as dead: its pages may be used again (rule R23).
     ForgetNamedSnapshots,
 }
@@ -63,6 +68,8 @@ pub(super) struct Memory {
     transactions: transactions::Memory,
     /// Subscriptions that have lost something.
     robbed: Vec<Weak<Feed>>,
+    /// Versions that were published, until they are dead or old.
+    published: BTreeMap<Seq, Weak<Version>>,
     /// Named snapshots whose death was reported.
     forgotten: BTreeSet<Seq>,
 }
@@ -141,6 +148,7 @@ impl Planted {
             | Planted::AcknowledgeBeforeSync
             | Planted::SkipDataSync
             | Planted::LoseFirstChanges
+            | Planted::ForgetOldVersions
             | Planted::ForgetNamedSnapshots => {}
         }
     }
@@ -156,6 +164,20 @@ impl Planted {
                     if !robbed && feed.take().is_some() {
                         memory.robbed.push(this);
                     }
+                }
+            }
+            Planted::ForgetOldVersions => {
+                let current = with_guard(&runtime.shared.memory, |guard| runtime.shared.current.hold(guard));
+                let published = &mut memory.published;
+                published.retain(|_, version| version.strong_count() > 0);
+                published
+                    .entry(current.seq)
+                    .or_insert_with(|| Arc::downgrade(&current));
+                let is_old = |seq: &Seq| current.seq.0 > seq.0 + OLD_GROUPS;
+                while let Some(oldest) = published.first_entry().filter(|oldest| is_old(oldest.key())) {
+                    runtime.shared.dead.report(*oldest.key());
+                    // Once is enough; its holder keeps it alive.
+                    oldest.remove();
                 }
             }
             Planted::ForgetNamedSnapshots => {
