@@ -185,7 +185,12 @@ impl Inner {
             self.runtime.shared.status.check_read()?;
             let memory = &self.runtime.shared.memory;
             let looked = with_reader(memory, |guard, reader| {
-                let looked = look_up(version, NodeView(memory.view(guard)), tree, key)?;
+                let looked = look_up(
+                    version,
+                    NodeView::beside(memory.view(guard), &self.runtime),
+                    tree,
+                    key,
+                )?;
                 reader.add_hits(u64::from(!missed));
                 Ok(looked)
             });

@@ -101,7 +101,8 @@ impl Diff {
         while run.is_empty() && !*done {
             let mut copied_bytes = 0;
             let step = with_guard(&shared.memory, |guard| {
-                comparison.next_run(&NodeView(shared.memory.view(guard)), |difference| {
+                let view = NodeView::beside(shared.memory.view(guard), &inner.runtime);
+                comparison.next_run(&view, |difference| {
                     let copied = Copied::of(&difference);
                     copied_bytes += copied.bytes.len();
                     run.push_back(copied);
@@ -211,7 +212,7 @@ fn read_ahead(inner: &Inner, versions: &Arc<[Arc<Version>; 2]>, comparison: &tre
     let shared = &inner.runtime.shared;
     let mut ahead: Vec<PageRef> = Vec::new();
     with_guard(&shared.memory, |guard| {
-        let view = NodeView(shared.memory.view(guard));
+        let view = NodeView::new(shared.memory.view(guard));
         let count = READ_AHEAD_NODES.min(shared.settings.fetched_max / 2);
         comparison.upcoming(&view, count, &mut ahead);
     });

@@ -378,7 +378,7 @@ fn copy_next(
 ) -> std::result::Result<bool, Miss> {
     let memory = &inner.runtime.shared.memory;
     with_reader(memory, |guard, reader| {
-        let view = NodeView(memory.view(guard));
+        let view = NodeView::beside(memory.view(guard), &inner.runtime);
         let Some(run) = cursor.find_run(&view, bounds)? else {
             return Ok(false);
         };

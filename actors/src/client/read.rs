@@ -117,7 +117,7 @@ impl Inner {
         shared.status.check_read()?;
         let missed = with_reader(&shared.memory, |guard, reader| {
             let version = shared.current.load(guard);
-            let view = NodeView(shared.memory.view(guard));
+            let view = NodeView::beside(shared.memory.view(guard), &self.runtime);
             // Whoever has to wait counts the version first: unpinned, it could die (rule R3).
             look(version, view)
                 .inspect(|_| reader.add_hits(1))
@@ -151,7 +151,10 @@ impl Inner {
         let mut _held = Held::new(self);
         loop {
             let looked = with_reader(&shared.memory, |guard, reader| {
-                let found = look(version, NodeView(shared.memory.view(guard)))?;
+                let found = look(
+                    version,
+                    NodeView::beside(shared.memory.view(guard), &self.runtime),
+                )?;
                 reader.add_hits(u64::from(!missed));
                 Ok(found)
             });
@@ -251,7 +254,7 @@ impl Inner {
                 Err(error) => return Ok(Err(error)),
             };
             let tracking = TrackingView {
-                view: view.0,
+                view: view.view,
                 last: Cell::new(None),
             };
             loop {
@@ -355,7 +358,7 @@ impl Inner {
         for chunk in open.chunks(64) {
             with_reader(&shared.memory, |guard, reader| {
                 let missing_before = missing.len();
-                let view = NodeView(shared.memory.view(guard));
+                let view = NodeView::beside(shared.memory.view(guard), &self.runtime);
                 let is_cut = state.partitions.len() > 1;
                 let place = |&index: &usize| {
                     let key = keys[index].as_ref();

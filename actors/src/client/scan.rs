@@ -166,7 +166,7 @@ pub(super) fn read_ahead(inner: &Inner, version: &Arc<Version>, cursor: &Cursor,
     let Miss(reference) = miss;
     let mut ahead: Vec<PageRef> = Vec::new();
     with_guard(&shared.memory, |guard| {
-        let view = NodeView(shared.memory.view(guard));
+        let view = NodeView::new(shared.memory.view(guard));
         cursor.upcoming(
             &view,
             READ_AHEAD_LEAVES.min(shared.settings.fetched_max),

@@ -35,6 +35,14 @@ impl Runtime {
         }
     }
 
+    /// In a simulation: others may run here, while a client looks at what is shared.
+    #[cold]
+    pub fn switch(&self) {
+        if let Some(sim) = &self.sim {
+            sim.switch(self);
+        }
+    }
+
     /// Runs a step of the pager that consists of `work`, in the calling thread, and sees to what follows from it.
     fn visit_pager<R>(&self, work: impl FnOnce(&mut Pager, &mut Outbox) -> R) -> Option<R> {
         let mut outbox = Outbox::default();

@@ -224,7 +224,7 @@ impl Shard {
                 .take(count)
                 .map(|(_, key)| key),
         );
-        let view = NodeView(self.shared.memory.view(guard));
+        let view = NodeView::new(self.shared.memory.view(guard));
         let mut found = vec![Ok(None); keys.len()];
         tree::get_many(&view, &tip.root, &keys, &mut found);
         let mut ahead: Vec<PageRef> = found

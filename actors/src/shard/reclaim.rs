@@ -185,7 +185,7 @@ impl Shard {
             let mut keys: Vec<Box<[u8]>> = Vec::new();
             let view = self.shared.memory.view(guard);
             let everything = (Bound::Unbounded, Bound::Unbounded);
-            Cursor::ascending(root).next_run(&crate::client::NodeView(view), everything, |key, _| {
+            Cursor::ascending(root).next_run(&crate::client::NodeView::new(view), everything, |key, _| {
                 keys.push(key.into());
                 ControlFlow::Continue(())
             })?;

@@ -133,7 +133,7 @@ impl Shard {
         let share = memory.available_frames(Class::Reader) / AHEAD_FRAMES_SHARE / self.shared.settings.shards;
         let mut ahead = Vec::new();
         let looked = tree::missing(
-            &NodeView(memory.view(guard)),
+            &NodeView::new(memory.view(guard)),
             &tip.root,
             range.len(),
             |index| job.records.key(range.start + index),

@@ -296,7 +296,7 @@ impl Shard {
         if self.incoming.len() < WARMED_MIN {
             return WARMED_MIN;
         }
-        let view = NodeView(self.shared.memory.view(guard));
+        let view = NodeView::new(self.shared.memory.view(guard));
         let mut keys: [&[u8]; WARMED_MAX] = [&[]; WARMED_MAX];
         let mut found = [Ok(None); WARMED_MAX];
         let mut count = 0;

@@ -11,6 +11,8 @@
 //! - virtual time passing, up to when something is due;
 //! - a collection of the epoch.
 //!
+//! A client's descent is no step: before each node that it looks up others may run ([`Sim::switch`]), while it is pinned.
+//!
 //! How likely each of them is, is drawn once per opening: so some runs have a slow disk, some a starved commit
 //! actor, and so on. A test can hold some of them back ([`Sim::hold`]) and say whose turn it is ([`Sim::take`]), to have
 //! one schedule and no other.
@@ -38,6 +40,7 @@ pub use schedule::Turn;
 
 use self::random::Random;
 use self::schedule::{LogProgress, Weights};
+use super::inside::is_inside;
 use super::seat::Seat;
 use super::state::Runtime;
 use crate::actor::{Actor, Nanos, Outbox};
@@ -45,6 +48,10 @@ use crate::pager::IN_FLIGHT_MAX;
 
 /// Steps after which an answer counts as lost: thousands of times more than any needs.
 const STEPS_PER_ANSWER_MAX: u64 = 3_000_000;
+
+/// One load of a client in so many is followed by steps of others, up to so many.
+const SWITCHED_ONE_IN: u64 = 16;
+const SWITCHED_STEPS_MAX: u64 = 80;
 
 /// How a simulated database runs.
 #[derive(Clone, Debug, Default)]
@@ -216,6 +223,26 @@ impl Sim {
             }
         }
         self.is_powered()
+    }
+
+    /// Whether a client's thread is interrupted here, and what happens meanwhile: nearly always nothing.
+    pub fn switch(&self, runtime: &Runtime) {
+        // An actor is one step, whatever it calls.
+        if is_inside() {
+            return;
+        }
+        let steps = {
+            let mut state = self.state();
+            if state.random.below(SWITCHED_ONE_IN) > 0 {
+                return;
+            }
+            state.random.below(SWITCHED_STEPS_MAX)
+        };
+        for _ in 0..steps {
+            if !self.step(runtime) {
+                return;
+            }
+        }
     }
 
     /// Runs steps until the answer is there or virtual time has passed `timeout`.

@@ -58,7 +58,7 @@ impl Shard {
         {
             return Ok(true);
         }
-        let view = NodeView(self.shared.memory.view(guard));
+        let view = NodeView::new(self.shared.memory.view(guard));
         while let Some((key, expected)) = part.expected.get(progress.keys) {
             let root = self
                 .tips
