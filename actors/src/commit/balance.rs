@@ -116,3 +116,50 @@ fn mend(state: &TreeState, begin: usize) -> Option<(ShardId, ShardMessage)> {
     };
     Some((right.owner, ShardMessage::Wanted(wanted)))
 }
+
+#[cfg(test)]
+mod tests {
+    use treering_engine::catalog::Partition;
+    use treering_engine::tree::Root;
+
+    use super::*;
+
+    /// A tree whose partitions begin at 0, 1, 2 and so on, with these owners.
+    fn tree(owners: &[u16]) -> TreeState {
+        let partitions = owners.iter().zip(0u8..).map(|(owner, at)| Partition {
+            lower: if at == 0 { Arc::from([]) } else { Arc::from([at]) },
+            root: Root::default(),
+            owner: ShardId(*owner),
+            moved: 0,
+        });
+        TreeState {
+            partitions: partitions.collect(),
+            ..TreeState::new(TreeId(1), "tree", Root::default(), ShardId(0))
+        }
+    }
+
+    /// Where the right one of the pair begins, who is asked, and to whom it goes first.
+    fn mended(owners: &[u16], begin: usize) -> Option<(u8, u16, Option<u16>)> {
+        let (asked, message) = mend(&tree(owners), begin)?;
+        match message {
+            ShardMessage::Wanted(Wanted::Join { lower, .. }) => Some((lower[0], asked.0, None)),
+            ShardMessage::Wanted(Wanted::Give { lower, to, .. }) => Some((lower[0], asked.0, Some(to.0))),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn neighbours_of_one_owner_are_joined_and_others_are_brought_together() {
+        assert_eq!(mended(&[0], 0), None);
+        assert_eq!(mended(&[0, 1, 1, 0], 0), Some((2, 1, None)));
+        assert_eq!(mended(&[2, 2, 1, 1], 0), Some((1, 2, None)));
+        assert_eq!(
+            mended(&[2, 2, 1, 1], 1),
+            Some((3, 1, None)),
+            "not always the same"
+        );
+        assert_eq!(mended(&[2, 2, 1, 1], 3), Some((1, 2, None)), "round and round");
+        assert_eq!(mended(&[0, 1, 2], 0), Some((1, 1, Some(0))));
+        assert_eq!(mended(&[0, 1, 2], 1), Some((2, 2, Some(1))));
+    }
+}
