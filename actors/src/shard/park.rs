@@ -59,7 +59,6 @@ impl Shard {
     /// A page came, or can't: its requests are ready to run, or to be refused.
     pub(super) fn loaded(&mut self, reference: PageRef, result: Result<FrameId, Error>) {
         let mut waiting = self.parked.by_page.remove(&reference.id).unwrap_or_default();
-        self.reclaim_loaded(reference, result.as_ref().err());
         let failure = result.as_ref().err().cloned();
         let mut hold = None;
         match result {
@@ -94,6 +93,7 @@ impl Shard {
             }
         }
         let hold = self.move_loaded(reference.id, failure.is_some(), hold);
+        let hold = self.reclaim_loaded(reference, failure.as_ref(), hold);
         if let Some(frame) = self.visits_loaded(reference.id, failure.as_ref(), hold) {
             self.unhold(frame);
         }

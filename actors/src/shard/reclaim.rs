@@ -9,6 +9,7 @@ use std::ops::{Bound, ControlFlow};
 
 use crossbeam_epoch::Guard;
 use treering_engine::log::RecordWriter;
+use treering_engine::memory::FrameId;
 use treering_engine::tree::{self, Cursor, Miss};
 use treering_engine::{PageId, PageRef, TreeId};
 
@@ -19,6 +20,7 @@ use crate::actor::Outbox;
 use crate::commit::DROPPED_PREFIX;
 use crate::error::Error;
 use crate::pager::{PagerMessage, Waiter};
+use crate::shared::HeldFrame;
 use crate::ticket::{Outcome, Reply, Resolution};
 
 /// Leaves that are emptied in one step.
@@ -26,12 +28,27 @@ const LEAVES: usize = 4;
 /// No more is retired while that many batches are not published: live work comes first.
 const UNPUBLISHED_MAX: u32 = 2;
 
+/// Pages that are held for it at most: more than the ways to that many leaves and their neighbours have.
+const HELD_PAGES_MAX: usize = 64;
+
 /// A dropped tree whose pages are being retired.
 #[derive(Debug)]
 pub(super) struct Reclaim {
     pub tree: TreeId,
     /// The page that was asked for.
     pub waits_for: Option<PageId>,
+    /// Pages that came, held until some leaves are emptied: those of a way must be in memory at once (rule R10).
+    held: Vec<HeldFrame>,
+}
+
+impl Reclaim {
+    fn new(tree: TreeId) -> Reclaim {
+        Reclaim {
+            tree,
+            waits_for: None,
+            held: Vec::new(),
+        }
+    }
 }
 
 impl Shard {
@@ -58,10 +75,7 @@ impl Shard {
     pub(super) fn begin_reclaiming(&mut self, tree: TreeId) {
         self.reclaimed.retain(|reclaimed| *reclaimed != tree);
         if !self.is_dropped(tree) {
-            self.reclaiming.push_back(Reclaim {
-                tree,
-                waits_for: None,
-            });
+            self.reclaiming.push_back(Reclaim::new(tree));
         }
     }
 
@@ -101,31 +115,39 @@ impl Shard {
             .map(|reclaim| reclaim.tree);
         let trees: Vec<TreeId> = reclaiming.chain(std::mem::take(&mut self.reclaimed)).collect();
         let hidden = trees.into_iter().filter(|tree| self.is_hidden(*tree, guard));
-        self.reclaiming = hidden
-            .map(|tree| Reclaim {
-                tree,
-                waits_for: None,
-            })
-            .collect();
+        self.reclaiming = hidden.map(Reclaim::new).collect();
     }
 
-    /// The page that reclaiming may have waited for came, or can't.
-    pub(super) fn reclaim_loaded(&mut self, reference: PageRef, failure: Option<&Error>) {
+    /// The page that reclaiming may have waited for came, or can't. Gives the hold that came with it back if it isn't
+    /// wanted.
+    pub(super) fn reclaim_loaded(
+        &mut self,
+        reference: PageRef,
+        failure: Option<&Error>,
+        hold: Option<FrameId>,
+    ) -> Option<FrameId> {
         let Some(first) = self
             .reclaiming
             .front_mut()
             .filter(|first| first.waits_for == Some(reference.id))
         else {
-            return;
+            return hold;
         };
         first.waits_for = None;
-        if let Some(error) = failure
-            && let Some(Reclaim { tree, .. }) = self.reclaiming.pop_front()
-        {
-            // Its pages stay in use until the next opening tries again.
-            tracing::warn!(tree = tree.0, %error, "a dropped tree can't be reclaimed");
-            self.reclaimed.push(tree);
+        if let Some(error) = failure {
+            if let Some(Reclaim { tree, .. }) = self.reclaiming.pop_front() {
+                // Its pages stay in use until the next opening tries again.
+                tracing::warn!(tree = tree.0, %error, "a dropped tree can't be reclaimed");
+                self.reclaimed.push(tree);
+            }
+            return hold;
         }
+        if first.held.len() >= HELD_PAGES_MAX {
+            first.held.clear();
+        }
+        let held = hold.map(|frame| HeldFrame::new(&self.shared, frame));
+        first.held.extend(held);
+        None
     }
 
     /// Whether there is something to reclaim now.
@@ -155,7 +177,11 @@ impl Shard {
                 self.open.trees_forgotten.push(tree);
                 self.reclaimed.push(tree);
             }
-            Ok(false) => {}
+            Ok(false) => {
+                if let Some(reclaim) = self.reclaiming.front_mut() {
+                    reclaim.held.clear();
+                }
+            }
             Err(Miss(reference)) => {
                 if let Some(reclaim) = self.reclaiming.front_mut() {
                     reclaim.waits_for = Some(reference.id);
@@ -209,5 +235,56 @@ impl Shard {
             }
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use treering_io::SimDirectory;
+
+    use super::*;
+    use crate::actor::Actor;
+    use crate::client::Db;
+    use crate::options::Options;
+    use crate::recovery;
+    use crate::runtime::{Sim, SimOptions};
+    use crate::shard::ShardMessage;
+    use crate::shared::with_guard;
+
+    #[test]
+    fn pages_that_came_for_reclaiming_are_held_until_it_has_gone_on() {
+        let disk = SimDirectory::new(1);
+        let sim = Sim::new(&disk, SimOptions::default());
+        let opened = recovery::open_simulated(&disk, &Options::new().shards(1), sim).expect("it opens");
+        let db = Db::start(opened, None);
+        let tree = db.client().tree("tree").expect("a tree");
+        tree.put(b"k", b"v").expect("written");
+        drop(tree);
+        crate::sim::settle(&db);
+        let memory = &db.inner.runtime.shared.memory;
+        let (reference, frame) = with_guard(memory, |guard| {
+            let version = db.inner.runtime.shared.current.load(guard);
+            let state = version.directory.by_name("tree").expect("there");
+            let reference = state.partitions[0].root.reference;
+            (
+                reference,
+                memory.lookup(reference.id, guard).expect("in memory").id,
+            )
+        });
+        {
+            let mut shard = db.inner.runtime.shards[0].lock();
+            let mut outbox = Outbox::default();
+            shard.begin_reclaiming(TreeId(77));
+            shard.reclaiming[0].waits_for = Some(reference.id);
+            // As the pager does.
+            assert!(memory.hold(frame));
+            let result = Ok(frame);
+            shard.handle(ShardMessage::Loaded { reference, result }, 0, &mut outbox);
+            assert_eq!(memory.holds(frame), 1);
+            shard.end_batch(0, &mut outbox);
+            assert!(shard.reclaiming.is_empty(), "nothing is left of such a tree");
+            assert_eq!(memory.holds(frame), 0);
+        }
+        crate::sim::crash(db);
     }
 }
