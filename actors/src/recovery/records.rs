@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use treering_engine::TreeId;
-use treering_engine::page::{self, max_inline_value_bytes, max_key_bytes};
+use treering_engine::page::{self, ValueRef, max_inline_value_bytes, max_key_bytes};
+use treering_engine::tree::{AscendingKeys, AscendingPairs};
 
 use super::chunks::{CHUNKS_BYTES_MAX, Change, Chunks, Kind};
 use super::sort::{Place, head, sort};
@@ -109,7 +110,12 @@ impl Gathered {
         }
         places.retain(|place| wanted(place.tree));
         sort(&mut places, &chunks);
-        SortedRecords { chunks, places }
+        let prefixes = prefixes.into_iter().map(|(tree, prefix)| (tree, prefix.bytes));
+        SortedRecords {
+            chunks,
+            places,
+            prefixes: prefixes.collect(),
+        }
     }
 }
 
@@ -118,6 +124,16 @@ impl Gathered {
 pub(crate) struct SortedRecords {
     chunks: Chunks,
     places: Vec<Place>,
+    /// What all keys of a tree begin with; heads are taken behind it.
+    prefixes: BTreeMap<TreeId, Vec<u8>>,
+}
+
+/// Some of them, all of one tree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecordsOfTree<'r> {
+    chunks: &'r Chunks,
+    places: &'r [Place],
+    prefix: &'r [u8],
 }
 
 impl SortedRecords {
@@ -138,6 +154,15 @@ impl SortedRecords {
         self.chunks.key(self.places[index].at)
     }
 
+    /// The records of a range that is not empty and lies in one tree.
+    pub fn of_tree(&self, range: Range<usize>) -> RecordsOfTree<'_> {
+        RecordsOfTree {
+            chunks: &self.chunks,
+            prefix: &self.prefixes[&self.places[range.start].tree],
+            places: &self.places[range],
+        }
+    }
+
     /// The first index of the range, whose records are of one tree, with a key that isn't lower.
     pub fn first_from(&self, key: &[u8], range: Range<usize>) -> usize {
         let places = &self.places[range.clone()];
@@ -155,6 +180,35 @@ impl SortedRecords {
                 (places[0].tree, range)
             })
             .collect()
+    }
+}
+
+impl AscendingKeys for RecordsOfTree<'_> {
+    fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    fn key(&self, index: usize) -> &[u8] {
+        self.chunks.key(self.places[index].at)
+    }
+
+    fn is_below(&self, index: usize, bound: &[u8]) -> bool {
+        let own = self.places[index].head;
+        match bound.strip_prefix(self.prefix).map(head) {
+            Some(other) if own != other => own < other,
+            _ => self.key(index) < bound,
+        }
+    }
+}
+
+impl AscendingPairs for RecordsOfTree<'_> {
+    fn value(&self, index: usize) -> Option<ValueRef<'_>> {
+        let Change { kind, value, .. } = self.chunks.change(self.places[index].at);
+        match kind {
+            Kind::Put => Some(ValueRef::Inline(value)),
+            Kind::PutBlob => Some(ValueRef::Blob(value)),
+            Kind::Delete => None,
+        }
     }
 }
 
@@ -208,6 +262,15 @@ mod tests {
                 }
             }
             assert_eq!(found, model.into_iter().collect::<Vec<_>>());
+            for (_, range) in sorted.trees() {
+                let records = sorted.of_tree(range);
+                for _ in 0..20 {
+                    let bound = key(&mut random);
+                    for index in 0..records.count() {
+                        assert_eq!(records.is_below(index, &bound), records.key(index) < &bound[..]);
+                    }
+                }
+            }
         }
     }
 

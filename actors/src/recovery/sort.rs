@@ -30,8 +30,7 @@ pub(super) struct Place {
     pub at: u32,
 }
 
-/// Sorts by tree and key, and leaves the last record of each key. Heads are the keys' own as far as each tree is
-/// concerned, and lose their meaning.
+/// Sorts by tree and key, and leaves the last record of each key.
 pub(super) fn sort(places: &mut Vec<Place>, chunks: &Chunks) {
     sort_heads(places, chunks, 0);
     places.retain(|place| place.at != SUPERSEDED);
@@ -50,7 +49,7 @@ fn settle(equal: &mut [Place], chunks: &Chunks, depth: usize) {
     let Some((first, others)) = equal.split_first() else {
         return;
     };
-    let first = chunks.key(first.at);
+    let (head, first) = (first.head, chunks.key(first.at));
     let mut shared = first.len();
     let mut same = true;
     for place in others {
@@ -66,12 +65,15 @@ fn settle(equal: &mut [Place], chunks: &Chunks, depth: usize) {
     }
     if same {
         supersede(equal, |_, _| true);
-    } else if equal.len() > COMPARED_MAX && depth < DEPTH_MAX && take_heads(equal, shared, chunks) {
+        return;
+    }
+    if equal.len() > COMPARED_MAX && depth < DEPTH_MAX && take_heads(equal, shared, chunks) {
         sort_heads(equal, chunks, depth + 1);
     } else {
         equal.sort_unstable_by(|a, b| chunks.key(a.at).cmp(chunks.key(b.at)).then(a.at.cmp(&b.at)));
         supersede(equal, |a, b| chunks.key(a.at) == chunks.key(b.at));
     }
+    equal.iter_mut().for_each(|place| place.head = head);
 }
 
 /// Gives the places heads from behind `shared` bytes of their keys; whether that tells any of them apart. (Keys may

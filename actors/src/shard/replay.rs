@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
 use treering_engine::memory::Class;
-use treering_engine::page::ValueRef;
 use treering_engine::{PageRef, TreeId, tree};
 
 use super::exclusive::Progress;
@@ -86,15 +85,7 @@ impl Shard {
         let mut applied = 0;
         self.supply.takes_over = true;
         let progress = self.run_part(*tree, key, guard, outbox, |store, root, notes| {
-            applied = tree::put_ascending(store, root, range.len(), |index| {
-                let Change { kind, key, value } = records.change(range.start + index);
-                let value = match kind {
-                    Kind::Put => Some(ValueRef::Inline(value)),
-                    Kind::PutBlob => Some(ValueRef::Blob(value)),
-                    Kind::Delete => None,
-                };
-                (key, value)
-            })?;
+            applied = tree::put_ascending(store, root, &records.of_tree(range.clone()))?;
             if applied == 0 {
                 tree::delete(store, root, key)?;
                 applied = 1;
@@ -135,8 +126,7 @@ impl Shard {
         let looked = tree::missing(
             &NodeView::new(memory.view(guard)),
             &tip.root,
-            range.len(),
-            |index| job.records.key(range.start + index),
+            &job.records.of_tree(range.clone()),
             share.clamp(1, AHEAD_PAGES_MAX),
             &mut ahead,
         );

@@ -4,6 +4,21 @@ use super::{ReadNodes, Root};
 use crate::ids::PageRef;
 use crate::page::inner::Inner;
 
+/// Ascending keys that are known in advance, each of which there is once.
+pub trait AscendingKeys {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// One of them.
+    fn key(&self, index: usize) -> &[u8];
+
+    /// Whether it is lower than a bound. Asked for several keys of each leaf, so it should be told without touching the
+    /// key where that is possible.
+    fn is_below(&self, index: usize, bound: &[u8]) -> bool {
+        self.key(index) < bound
+    }
+}
+
 /// How far [`missing`] looked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Looked {
@@ -14,18 +29,18 @@ pub struct Looked {
     pub to_the_leaves: bool,
 }
 
-/// Appends the nodes on the ways to `count` ascending keys that aren't in memory, each once, in key order, until
+/// Appends the nodes on the ways to the keys that aren't in memory, each once, in key order, until
 /// there are `limit` of them. Below a missing node nothing is known, so of each way only the topmost is named.
 ///
 /// O(height + log(keys of the leaf)) for each leaf, whatever the number of keys.
-pub fn missing<'k, S: ReadNodes>(
+pub fn missing<S: ReadNodes>(
     store: &S,
     root: &Root,
-    count: usize,
-    key: impl Fn(usize) -> &'k [u8],
+    keys: &impl AscendingKeys,
     limit: usize,
     missing: &mut Vec<PageRef>,
 ) -> Looked {
+    let count = keys.count();
     let mut looked = Looked {
         keys: 0,
         to_the_leaves: true,
@@ -36,7 +51,7 @@ pub fn missing<'k, S: ReadNodes>(
     }
     let mut bound = Vec::new();
     while looked.keys < count && missing.len() < limit {
-        let first = key(looked.keys);
+        let first = keys.key(looked.keys);
         let mut reference = root.reference;
         let mut bounded = false;
         for level in (0..root.height).rev() {
@@ -57,7 +72,7 @@ pub fn missing<'k, S: ReadNodes>(
         }
         // The bound of the lowest node that was seen holds for all above it.
         looked.keys = if bounded {
-            first_not_below(looked.keys + 1, count, |index| key(index) < bound.as_slice())
+            first_not_below(looked.keys + 1, count, |index| keys.is_below(index, &bound))
         } else {
             count
         };
@@ -96,7 +111,7 @@ mod tests {
 
     use super::super::test_store::TestStore;
     use super::super::{BulkBuilder, Miss, ReadNodes, Root, get};
-    use super::{Looked, missing};
+    use super::{AscendingKeys, Looked, missing};
     use crate::ids::{PageId, PageRef};
     use crate::page::{self, ValueRef};
 
@@ -116,6 +131,18 @@ mod tests {
         let root = builder.finish(store);
         store.freeze();
         root
+    }
+
+    struct Keys<'k>(&'k [[u8; 8]]);
+
+    impl AscendingKeys for Keys<'_> {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn key(&self, index: usize) -> &[u8] {
+            &self.0[index]
+        }
     }
 
     /// Without the pages of a level, or some others.
@@ -177,14 +204,7 @@ mod tests {
                 .collect();
             expected.dedup();
             let mut found = Vec::new();
-            let looked = missing(
-                &store,
-                &root,
-                keys.len(),
-                |index| &keys[index],
-                usize::MAX,
-                &mut found,
-            );
+            let looked = missing(&store, &root, &Keys(&keys), usize::MAX, &mut found);
             assert_eq!(found, expected);
             assert_eq!(looked.keys, keys.len());
             let leaves = levels.last().unwrap();
@@ -206,31 +226,17 @@ mod tests {
         };
         let keys: Vec<[u8; 8]> = (0..KEYS).map(key).collect();
         let (mut all, mut parts) = (Vec::new(), Vec::new());
-        missing(
-            &store,
-            &root,
-            keys.len(),
-            |index| &keys[index],
-            usize::MAX,
-            &mut all,
-        );
+        missing(&store, &root, &Keys(&keys), usize::MAX, &mut all);
         let mut from = 0;
         while from < keys.len() {
             let mut part = Vec::new();
-            let looked = missing(
-                &store,
-                &root,
-                keys.len() - from,
-                |index| &keys[from + index],
-                7,
-                &mut part,
-            );
+            let looked = missing(&store, &root, &Keys(&keys[from..]), 7, &mut part);
             assert!(part.len() <= 7 && looked.keys > 0 && looked.to_the_leaves);
             from += looked.keys;
             parts.extend(part);
         }
         assert_eq!(parts, all);
-        let looked = missing(&store, &Root::default(), 5, |index| &keys[index], 1, &mut parts);
+        let looked = missing(&store, &Root::default(), &Keys(&keys[..5]), 1, &mut parts);
         assert_eq!(
             looked,
             Looked {

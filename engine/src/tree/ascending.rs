@@ -1,6 +1,6 @@
 //! Writes of many ascending keys: one descent for each leaf instead of one for each key.
 
-use super::ahead::first_not_below;
+use super::ahead::{AscendingKeys, first_not_below};
 use super::path::Path;
 use super::restructure::absorbing_neighbour;
 use super::write::{insert_in_place, put, replace_in_place};
@@ -12,9 +12,14 @@ use crate::page::{ValueRef, max_inline_value_bytes, max_key_bytes, prefetch};
 /// the top.
 const PREFETCHED_BYTES_MAX: usize = 8 << 10;
 
-/// Inserts or overwrites the first of `count` ascending keys, each of which there is once, and those right behind it that
-/// lie in the same leaf and leave the shape of the tree as it is. Gives how many that were; none, if the first has no
-/// value. A key without a value ends them.
+/// Ascending keys with what shall be written to them.
+pub trait AscendingPairs: AscendingKeys {
+    /// The value of a key; `None` if nothing is to be written to it.
+    fn value(&self, index: usize) -> Option<ValueRef<'_>>;
+}
+
+/// Inserts or overwrites the first key, and those right behind it that lie in the same leaf and leave the shape of the tree
+/// as it is. Gives how many that were; none, if there is no first one with a value. A key without a value ends them.
 ///
 /// O(height) nodes and O(log(keys of the leaf)) for each key; creates at most [`super::reserve_for`] nodes.
 ///
@@ -25,16 +30,17 @@ const PREFETCHED_BYTES_MAX: usize = 8 << 10;
 /// # Panics
 ///
 /// As [`put`], on keys and values that are too long.
-pub fn put_ascending<'p, S: NodeStore>(
+pub fn put_ascending<S: NodeStore>(
     store: &mut S,
     root: &mut Root,
-    count: usize,
-    pair: impl Fn(usize) -> (&'p [u8], Option<ValueRef<'p>>),
+    pairs: &impl AscendingPairs,
 ) -> Result<usize, Miss> {
+    let count = pairs.count();
     if count == 0 {
         return Ok(0);
     }
-    let (first, Some(value)) = pair(0) else {
+    let first = pairs.key(0);
+    let Some(value) = pairs.value(0) else {
         return Ok(0);
     };
     if root.reference.is_none() {
@@ -44,20 +50,20 @@ pub fn put_ascending<'p, S: NodeStore>(
     let mut path = Path::descend(store, root, first)?;
     let upper = path.upper_bound(store, path.leaf_depth());
     let end = upper.map_or(count, |upper| {
-        first_not_below(1, count, |index| pair(index).0 < upper.as_slice())
+        first_not_below(1, count, |index| pairs.is_below(index, &upper))
     });
     if end < count {
-        prefetch_leaf(store, root, pair(end).0);
+        prefetch_leaf(store, root, pairs.key(end));
     }
     for index in 0..end {
-        let (key, Some(value)) = pair(index) else {
+        let Some(value) = pairs.value(index) else {
             return Ok(index);
         };
-        if !put_in_place(store, root, &mut path, key, value) {
+        if !put_in_place(store, root, &mut path, pairs.key(index), value) {
             if index > 0 {
                 return Ok(index);
             }
-            put(store, root, key, value)?;
+            put(store, root, first, value)?;
             return Ok(1);
         }
     }
@@ -108,15 +114,29 @@ mod tests {
 
     type Pairs = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
+    struct Rest<'p>(&'p [(Vec<u8>, Option<Vec<u8>>)]);
+
+    impl AscendingKeys for Rest<'_> {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn key(&self, index: usize) -> &[u8] {
+            &self.0[index].0
+        }
+    }
+
+    impl AscendingPairs for Rest<'_> {
+        fn value(&self, index: usize) -> Option<ValueRef<'_>> {
+            self.0[index].1.as_deref().map(ValueRef::Inline)
+        }
+    }
+
     /// Writes the pairs as replay does: as many at a time as go, those without a value alone. Gives how many calls wrote.
     fn write(store: &mut TestStore, root: &mut Root, pairs: &Pairs) -> usize {
         let (mut done, mut calls) = (0, 0);
         while done < pairs.len() {
-            let written = put_ascending(store, root, pairs.len() - done, |index| {
-                let (key, value) = &pairs[done + index];
-                (key, value.as_deref().map(ValueRef::Inline))
-            })
-            .expect("everything is in memory");
+            let written = put_ascending(store, root, &Rest(&pairs[done..])).expect("everything is in memory");
             if written == 0 {
                 delete(store, root, &pairs[done].0).expect("everything is in memory");
             }

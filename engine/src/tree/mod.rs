@@ -59,8 +59,8 @@ mod test_store;
 mod tests;
 mod write;
 
-pub use ahead::{Looked, missing};
-pub use ascending::put_ascending;
+pub use ahead::{AscendingKeys, Looked, missing};
+pub use ascending::{AscendingPairs, put_ascending};
 pub use bulk::{BulkBuilder, NotAscending};
 pub use check::{CheckError, Summary, check, check_part};
 pub use cursor::{Bounds, Cursor};
