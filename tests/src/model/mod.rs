@@ -206,7 +206,12 @@ impl Model {
         for write in &mut history.writes[..count] {
             write.seen = write.seen.min(now);
         }
-        if let Some(last) = count.checked_sub(1) {
+        // A later write may have left the same, and this one have been refused.
+        let later = count + 1..=history.writes.len();
+        let is_ambiguous = self.refusals && later.into_iter().any(|more| history.can_hold(more, found));
+        if let Some(last) = count.checked_sub(1)
+            && !is_ambiguous
+        {
             history.writes[last].known |= history.writes[last].after == found;
         }
         Ok(())
