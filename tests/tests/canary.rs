@@ -173,9 +173,3 @@ fn versions_that_are_forgotten_while_they_are_held_are_caught() {
     // By the reader that holds one throughout.
     must_be_noticed_by_the_bank(Planted::ForgetOldVersions, &["looking", "held throughout"]);
 }
-
-#[test]
-#[cfg_attr(not(debug_assertions), ignore = "release builds don't interrupt descents")]
-fn readers_that_are_interrupted_and_forgotten_are_caught() {
-    must_be_caught(&planted(Planted::ForgetPinnedReaders));
-}

@@ -58,8 +58,6 @@ pub enum Planted {
     LoseFirstChanges,
     /// A version that somebody holds counts as dead once it is old (rule R3).
     ForgetOldVersions,
-    /// A version that nobody counts is dead at once, whoever looks at it just now (rule R3).
-    ForgetPinnedReaders,
     /// A named snapshot that nobody has open counts as dead: its pages may be used again (rule R23).
     ForgetNamedSnapshots,
 }
@@ -151,7 +149,6 @@ impl Planted {
             | Planted::SkipDataSync
             | Planted::LoseFirstChanges
             | Planted::ForgetOldVersions
-            | Planted::ForgetPinnedReaders
             | Planted::ForgetNamedSnapshots => {}
         }
     }
@@ -182,19 +179,6 @@ impl Planted {
                     // Once is enough; its holder keeps it alive.
                     oldest.remove();
                 }
-            }
-            Planted::ForgetPinnedReaders => {
-                let current = with_guard(&runtime.shared.memory, |guard| runtime.shared.current.hold(guard));
-                // What the epoch will drop is the last that holds it.
-                let is_uncounted = |version: &Weak<Version>| version.strong_count() == 1;
-                let published = &mut memory.published;
-                for (seq, _) in published.extract_if(..current.seq, |_, version| is_uncounted(version)) {
-                    runtime.shared.dead.report(seq);
-                }
-                published.retain(|_, version| version.strong_count() > 0);
-                published
-                    .entry(current.seq)
-                    .or_insert_with(|| Arc::downgrade(&current));
             }
             Planted::ForgetNamedSnapshots => {
                 let named = runtime.flusher.with(Flusher::named_versions).unwrap_or_default();
