@@ -124,7 +124,7 @@ impl Inner {
     }
 
     /// Waits until everything that was sent before for a tree, which is about to be dropped or loaded by the owner of its
-    /// lowest key, is over at other shards; what stands in the owner's own mailbox comes first anyway. The caller has a
+    /// lowest key, is over at other shards; the owner itself sees to it that what was sent to it before is. The caller has a
     /// passage, so that owners stay. Gives what keeps the order of what is sent next, for the request to hold. `wait`:
     /// nothing is sent before the answer.
     pub(super) fn keep_in_order(

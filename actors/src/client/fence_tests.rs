@@ -62,3 +62,65 @@ fn a_tree_is_dropped_behind_what_moved_on_with_its_range() {
     drop(tree);
     crate::sim::crash(db);
 }
+
+/// Two shards, and a tree on each: the first one's id is lower, so transactions over both begin there.
+fn two_trees(seed: u64) -> (Db, crate::Tree, crate::Tree) {
+    let disk = SimDirectory::new(1);
+    let options = SimOptions {
+        seed,
+        ..SimOptions::default()
+    };
+    let sim = Sim::new(&disk, options);
+    let options = Options::new()
+        .shards(2)
+        .cache_bytes(1024 * 4096)
+        .durability(Durability::Buffered);
+    let db = Db::start(
+        recovery::open_simulated(&disk, &options, sim).expect("it opens"),
+        None,
+    );
+    let trees = ["first", "second"].map(|name| db.client().tree(name).expect("a tree"));
+    crate::sim::settle(&db);
+    let [first, second] = trees;
+    (db, first, second)
+}
+
+/// A transaction of one shard has left nothing that its client's next one would wait for, but for its place in a mailbox.
+#[test]
+fn transactions_of_one_thread_keep_their_order_where_they_begin_at_different_shards() {
+    for seed in 0..40 {
+        let (db, first, second) = two_trees(seed);
+        let client = db.client();
+        let mut one = client.begin(crate::Isolation::Serializable).expect("begun");
+        one.put(&second, b"k", b"1").expect("noted");
+        let one = one.send().expect("sent");
+        let mut two = client.begin(crate::Isolation::Serializable).expect("begun");
+        two.put(&first, b"j", b"2").expect("noted");
+        two.put(&second, b"k", b"2").expect("noted");
+        let two = two.send().expect("sent");
+        two.wait().expect("nothing was read");
+        one.wait().expect("nothing was read");
+        let found = second.get(b"k").expect("read");
+        assert_eq!(found.as_deref(), Some(&b"2"[..]), "seed {seed}");
+        drop((first, second, client));
+        crate::sim::crash(db);
+    }
+}
+
+/// What empties the tree has begun at its owner, and waits for the other one.
+#[test]
+fn a_tree_is_loaded_behind_the_transaction_that_empties_it() {
+    for seed in 0..40 {
+        let (db, first, second) = two_trees(seed);
+        first.put(b"k", b"v").expect("written");
+        let mut emptying = db.client().begin(crate::Isolation::Serializable).expect("begun");
+        emptying.delete(&first, b"k").expect("noted");
+        emptying.put(&second, b"k", b"v").expect("noted");
+        let emptied = emptying.send().expect("sent");
+        let loaded = first.bulk_load([(b"l", b"v")]);
+        assert!(loaded.is_ok(), "seed {seed}: {loaded:?}");
+        emptied.wait().expect("it came first");
+        drop((first, second));
+        crate::sim::crash(db);
+    }
+}

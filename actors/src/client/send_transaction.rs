@@ -72,6 +72,9 @@ impl Inner {
             Ok(()) => {
                 if !wait {
                     self.fences.transaction_pipelined(first);
+                    // Until it has begun it is a request in that mailbox like any other. (Bad run: this thread's next
+                    // transaction begins at another owner, comes here past the mailbox, and is applied first.)
+                    self.fences.pipelined(first);
                 }
                 Ok(ticket)
             }

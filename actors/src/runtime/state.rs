@@ -58,10 +58,9 @@ pub(crate) struct Runtime {
     pub(super) operations: Mutex<Vec<Operation>>,
     pub(super) file_tasks: Mutex<VecDeque<FileTask>>,
     pub(super) stopping: AtomicBool,
-    /// Whether the files are closed to clients. Those that read or write some on the way hold it shared, so that closing
-    /// waits for them. (Bad run: a client is about to write the log, the directory's lock is given back, and another
-    /// process recovers what this write then destroys.)
-    pub(super) files_closed: RwLock<bool>,
+    /// Clients that write files on the way hold it shared, so that closing waits for them. (Bad run: a client is about to
+    /// write the log, the directory's lock is given back, and another process recovers what this write then destroys.)
+    pub(super) files_in_use: RwLock<()>,
     pub(super) started: Started,
     /// Threads that sleep until their answers come.
     pub(super) sleeping: AtomicUsize,
@@ -106,7 +105,7 @@ impl Runtime {
             operations: Mutex::default(),
             file_tasks: Mutex::default(),
             stopping: AtomicBool::new(false),
-            files_closed: RwLock::new(false),
+            files_in_use: RwLock::default(),
             started: Started::now(),
             credits: Credits::new(shared.settings.credit_bytes),
             sleeping: AtomicUsize::new(0),
@@ -144,7 +143,8 @@ impl Runtime {
         self.commit.retire();
         self.flusher.retire();
         self.pager.retire();
-        *self.files_closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+        // What nobody has taken up until now, nobody may take up any more; nothing new comes from actors that have ended.
+        let _no_file_in_use = self.files_in_use.write().unwrap_or_else(PoisonError::into_inner);
         drop(self.log_task().take());
         self.operations().clear();
         self.file_tasks().clear();

@@ -22,7 +22,7 @@ impl Runtime {
             return false;
         }
         // Before the task is taken: closing takes away what nobody has taken up.
-        let files_closed = self.files_closed.read().unwrap_or_else(PoisonError::into_inner);
+        let in_use = self.files_in_use.read().unwrap_or_else(PoisonError::into_inner);
         let Some(task) = self.log_task().take() else {
             return false;
         };
@@ -30,7 +30,7 @@ impl Runtime {
             Some(files) => files.execute(&task),
             None => Ok(()),
         };
-        drop(files_closed);
+        drop(in_use);
         let buffer = task.write.map(|write| write.buffer);
         self.commit.tell(CommitMessage::LogDone { result, buffer });
         self.run_commit();

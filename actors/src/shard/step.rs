@@ -276,8 +276,8 @@ impl Shard {
             Action::Batch { records } if records.is_empty() && self.visits.admitted > 0 => {
                 return Some(request);
             }
-            // Its client may have sent transactions for the tree before.
-            Action::DropTree if self.visits.admitted > 0 => return Some(request),
+            // Its client may have sent transactions for the tree before, which may empty it.
+            Action::DropTree | Action::PrepareLoad if self.visits.admitted > 0 => return Some(request),
             _ => {}
         }
         if before > 0 || self.is_ahead() {
