@@ -105,8 +105,10 @@ impl Inner {
             inner: self,
             output: Output::new(file, self.runtime.shared.settings.page_bytes),
             next_stamp: 1,
-            began: self.runtime.now(),
-            seen: version.seq,
+            pace: Pace {
+                began: self.runtime.now(),
+                seen: version.seq,
+            },
         };
         let mut catalog = Catalog::new();
         let mut next_tree = TreeId(1);
@@ -178,16 +180,21 @@ struct Copier<'c> {
     output: Output<'c>,
     /// Higher than the stamps of all pages copied.
     next_stamp: u64,
+    pace: Pace,
+}
+
+/// When a copy sleeps.
+struct Pace {
     /// When it last went on copying.
     began: Nanos,
-    /// The newest commit group when it last went on.
+    /// The newest commit group then.
     seen: Seq,
 }
 
-impl Copier<'_> {
+impl Pace {
     /// Sleeps, if it has copied for a while.
-    fn pace(&mut self) {
-        let runtime = &self.inner.runtime;
+    fn keep(&mut self, inner: &Inner) {
+        let runtime = &inner.runtime;
         let copied = runtime.now().saturating_sub(self.began);
         if copied >= COPYING_NANOS {
             let shared = &runtime.shared;
@@ -205,7 +212,9 @@ impl Copier<'_> {
             self.began = runtime.now();
         }
     }
+}
 
+impl Copier<'_> {
     fn root(&mut self, root: &Root) -> Result<PageRef> {
         if root.reference.is_none() {
             return Ok(root.reference);
@@ -217,7 +226,7 @@ impl Copier<'_> {
 
     /// Copies nodes of one level with everything below, at most [`READS_MAX`] of them. Returns their places in the copy.
     fn nodes(&mut self, references: &[PageRef]) -> Result<Vec<PageRef>> {
-        self.pace();
+        self.pace.keep(self.inner);
         let mut copied = Vec::with_capacity(references.len());
         for mut node in self.inner.copies(references)? {
             let children: Vec<PageRef> = page::children(&node).collect();
@@ -263,8 +272,9 @@ impl Copier<'_> {
         let first = self.output.next;
         let mut crc = Crc32c::new();
         let mut left = blob.bytes as usize;
-        let output = &mut self.output;
-        self.inner.stream_blob(&blob, &mut |bytes| {
+        let (inner, output, pace) = (self.inner, &mut self.output, &mut self.pace);
+        inner.stream_blob(&blob, &mut |bytes| {
+            pace.keep(inner);
             let value = &bytes[..left.min(bytes.len())];
             left -= value.len();
             crc.update(value);
