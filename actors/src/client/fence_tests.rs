@@ -4,22 +4,19 @@ use super::*;
 use crate::actor::{Actor, Outbox};
 use crate::client::Db;
 use crate::options::Options;
-use crate::recovery;
-use crate::runtime::{Sim, SimOptions};
+use crate::runtime::SimOptions;
 use crate::shard::{Condition, Pair, ShardMessage, ValueKind};
 
 /// Left with one shard, a put has gone to another with its range: there, nothing was pipelined.
 #[test]
 fn a_tree_is_dropped_behind_what_moved_on_with_its_range() {
     let disk = SimDirectory::new(1);
-    let sim = Sim::new(&disk, SimOptions::default());
     let options = Options::new()
         .shards(2)
         .balance_operations(30)
         .cache_bytes(1024 * 4096)
         .durability(Durability::Buffered);
-    let opened = recovery::open_simulated(&disk, &options, sim).expect("it opens");
-    let db = Db::start(opened, None);
+    let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
     let tree = db.client().tree("tree").expect("a tree");
     for number in 0..400u32 {
         let key = number.wrapping_mul(0x9E37_79B9).to_be_bytes();
@@ -66,19 +63,15 @@ fn a_tree_is_dropped_behind_what_moved_on_with_its_range() {
 /// Two shards, and a tree on each: the first one's id is lower, so transactions over both begin there.
 fn two_trees(seed: u64) -> (Db, crate::Tree, crate::Tree) {
     let disk = SimDirectory::new(1);
-    let options = SimOptions {
+    let simulation = SimOptions {
         seed,
         ..SimOptions::default()
     };
-    let sim = Sim::new(&disk, options);
     let options = Options::new()
         .shards(2)
         .cache_bytes(1024 * 4096)
         .durability(Durability::Buffered);
-    let db = Db::start(
-        recovery::open_simulated(&disk, &options, sim).expect("it opens"),
-        None,
-    );
+    let db = crate::sim::open(&disk, &options, simulation).expect("it opens");
     let trees = ["first", "second"].map(|name| db.client().tree(name).expect("a tree"));
     crate::sim::settle(&db);
     let [first, second] = trees;

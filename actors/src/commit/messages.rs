@@ -47,6 +47,7 @@ pub(crate) struct Batch {
 }
 
 /// What changes which trees there are. (Shards drop theirs, in batches.)
+#[derive(Debug)]
 pub(crate) enum TreeChange {
     /// Open a tree by name, creating it if it isn't there (or only if it isn't).
     Create { name: String, must_be_new: bool },

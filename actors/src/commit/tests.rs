@@ -6,26 +6,25 @@ use treering_io::SimDirectory;
 
 use super::{CommitMessage, LogRange, TreeChange};
 use crate::actor::{Actor, Outbox};
-use crate::client::Db;
 use crate::error::Result;
 use crate::options::Options;
-use crate::recovery;
-use crate::runtime::{Sim, SimOptions};
+use crate::runtime::SimOptions;
 use crate::shared::{Entry, Feed, with_guard};
 use crate::ticket::Reply;
 
-fn subscription() -> (CommitMessage, oneshot::Receiver<Result<LogRange>>) {
+fn subscription_of(feed: Arc<Feed>) -> (CommitMessage, oneshot::Receiver<Result<LogRange>>) {
     let (reply, receiver) = oneshot::channel();
-    let feed = Arc::new(Feed::new(TreeId(1), Vec::new(), 1 << 20));
     (CommitMessage::Subscribe { feed, reply }, receiver)
+}
+
+fn feed() -> Arc<Feed> {
+    Arc::new(Feed::new(TreeId(1), Vec::new(), 1 << 20))
 }
 
 #[test]
 fn a_subscription_begins_when_all_that_it_does_not_see_is_published() {
     let disk = SimDirectory::new(1);
-    let sim = Sim::new(&disk, SimOptions::default());
-    let opened = recovery::open_simulated(&disk, &Options::new(), sim).expect("it opens");
-    let db = Db::start(opened, None);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
     crate::sim::settle(&db);
     {
         let shared = &db.inner.runtime.shared;
@@ -33,7 +32,7 @@ fn a_subscription_begins_when_all_that_it_does_not_see_is_published() {
         let before = published();
         let mut commit = db.inner.runtime.commit.lock();
         let mut outbox = Outbox::default();
-        let (message, idle) = subscription();
+        let (message, idle) = subscription_of(feed());
         commit.handle(message, 0, &mut outbox);
         commit.end_batch(0, &mut outbox);
         let range = idle.try_recv().expect("nothing is under way").expect("a range");
@@ -52,7 +51,7 @@ fn a_subscription_begins_when_all_that_it_does_not_see_is_published() {
         );
         commit.end_batch(0, &mut outbox);
         assert_eq!((outbox.log_tasks.len(), published()), (1, before));
-        let (message, busy) = subscription();
+        let (message, busy) = subscription_of(feed());
         commit.handle(message, 0, &mut outbox);
         commit.end_batch(0, &mut outbox);
         assert!(
@@ -72,12 +71,10 @@ fn a_subscription_begins_when_all_that_it_does_not_see_is_published() {
 #[test]
 fn a_log_that_no_checkpoint_shortens_asks_for_none() {
     let disk = SimDirectory::new(1);
-    let sim = Sim::new(&disk, SimOptions::default());
     let options = Options::new()
         .log_segment_bytes(64 << 10)
         .checkpoint_log_bytes(64 << 10);
-    let opened = recovery::open_simulated(&disk, &options, sim).expect("it opens");
-    let db = Db::start(opened, None);
+    let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
     let tree = db.client().tree("tree").expect("a tree");
     // The second group doesn't fit behind the first: what is left of that segment counts, too.
     for records in [80u8, 110] {
@@ -95,21 +92,15 @@ fn a_log_that_no_checkpoint_shortens_asks_for_none() {
 #[test]
 fn what_cannot_be_read_of_a_group_is_missed() {
     let disk = SimDirectory::new(1);
-    let sim = Sim::new(&disk, SimOptions::default());
-    let opened = recovery::open_simulated(&disk, &Options::new(), sim).expect("it opens");
-    let db = Db::start(opened, None);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
     crate::sim::settle(&db);
     {
         let shared = &db.inner.runtime.shared;
         let version = with_guard(&shared.memory, |guard| shared.current.hold(guard));
         let mut commit = db.inner.runtime.commit.lock();
         let mut outbox = Outbox::default();
-        let (reply, _receiver) = oneshot::channel();
-        let feed = Arc::new(Feed::new(TreeId(1), Vec::new(), 1 << 20));
-        let message = CommitMessage::Subscribe {
-            feed: Arc::clone(&feed),
-            reply,
-        };
+        let feed = feed();
+        let (message, _receiver) = subscription_of(Arc::clone(&feed));
         commit.handle(message, 0, &mut outbox);
         let mut defective = Vec::new();
         RecordWriter(&mut defective).put(TreeId(1), b"before", b"v");

@@ -9,8 +9,7 @@ use crate::actor::{Actor, Outbox};
 use crate::client::Db;
 use crate::options::{Durability, Options};
 use crate::pager::PagerMessage;
-use crate::recovery;
-use crate::runtime::{Runtime, Sim, SimOptions};
+use crate::runtime::{Runtime, SimOptions};
 
 /// A database that isn't closed but ends: the messages that these tests take away would be waited for.
 struct Simulated(Option<Db>);
@@ -33,15 +32,11 @@ impl Drop for Simulated {
 /// A database at rest, all of whose leaves are changed and in memory, while there are no free frames.
 fn full_of_changed_leaves() -> Simulated {
     let disk = SimDirectory::new(1);
-    let sim = Sim::new(&disk, SimOptions::default());
     let options = Options::new()
         .cache_bytes(512 * 4096)
         .max_dirty_pages(usize::MAX)
         .durability(Durability::Buffered);
-    let db = Db::start(
-        recovery::open_simulated(&disk, &options, sim).expect("it opens"),
-        None,
-    );
+    let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
     let tree = db.client().tree("tree").expect("a tree");
     for batch in 0..7_u32 {
         // In one batch each leaf is created once; put one by one, its copies would lie between it and the next.
@@ -127,9 +122,7 @@ fn writes_that_fail_leave_their_pages_changed_and_make_room_for_others() {
 #[test]
 fn what_a_snapshot_kept_is_free_when_it_ends_though_nothing_else_happens() {
     let disk = SimDirectory::new(1);
-    let sim = Sim::new(&disk, SimOptions::default());
-    let opened = recovery::open_simulated(&disk, &Options::new(), sim).expect("it opens");
-    let db = Db::start(opened, None);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
     let tree = db.client().tree("tree").expect("a tree");
     let fill = |value: u8| {
         let pairs = (0..200_u32).map(|number| (number.to_be_bytes(), [value; 900]));
@@ -162,9 +155,7 @@ fn what_a_snapshot_kept_is_free_when_it_ends_though_nothing_else_happens() {
 /// of the checkpoint's version is alive if `holds` says so.
 fn left_by_overwriting(holds: bool) -> u64 {
     let disk = SimDirectory::new(1);
-    let sim = Sim::new(&disk, SimOptions::default());
-    let opened = recovery::open_simulated(&disk, &Options::new(), sim).expect("it opens");
-    let db = Db::start(opened, None);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
     let tree = db.client().tree("tree").expect("a tree");
     let fill = |value: u8| {
         for part in 0..4 {

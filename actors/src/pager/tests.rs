@@ -11,17 +11,12 @@ use crate::client::Db;
 use crate::error::Error;
 use crate::flusher::FlusherMessage;
 use crate::options::Options;
-use crate::recovery;
-use crate::runtime::{Runtime, Sim, SimOptions};
+use crate::runtime::{Runtime, SimOptions};
 use crate::shared::{unhold, with_guard};
 
 fn open(disk: &SimDirectory) -> Db {
-    let sim = Sim::new(disk, SimOptions::default());
     let options = Options::new().cache_bytes(256 * 4096);
-    Db::start(
-        recovery::open_simulated(disk, &options, sim).expect("it opens"),
-        None,
-    )
+    crate::sim::open(disk, &options, SimOptions::default()).expect("it opens")
 }
 
 /// A database that was opened again, and the root of its tree, which is not in memory.

@@ -8,13 +8,7 @@ use treering_engine::{Extent, Seq, TreeId};
 
 use super::chunks::Kind;
 use super::records::{Gathered, SortedRecords};
-
-/// A change of the set of trees.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum TreeEvent {
-    Created { id: TreeId, name: String },
-    Dropped { id: TreeId },
-}
+use crate::commit::TreeChange;
 
 /// The content that an empty tree was given.
 #[derive(Debug)]
@@ -33,7 +27,7 @@ pub(super) struct Gatherer {
     page_bytes: usize,
     bytes_max: usize,
     gathered: Gathered,
-    events: Vec<TreeEvent>,
+    events: Vec<TreeChange>,
     /// Trees whose drop has been seen: ids aren't used again, so no record of them matters any more.
     dropped: BTreeSet<TreeId>,
     /// Blobs that the log has named so far.
@@ -144,11 +138,11 @@ impl Gatherer {
             Record::Delete { tree, key } => self.gathered.push(tree, Kind::Delete, key, &[], 0),
             Record::TreeCreate { tree, name } => {
                 let name = name.to_owned();
-                self.events.push(TreeEvent::Created { id: tree, name });
+                self.events.push(TreeChange::Restore { id: tree, name });
                 Ok(())
             }
             Record::TreeDrop { tree } => {
-                self.events.push(TreeEvent::Dropped { id: tree });
+                self.events.push(TreeChange::RestoreDrop { id: tree });
                 self.dropped.insert(tree);
                 Ok(())
             }
@@ -159,7 +153,7 @@ impl Gatherer {
     }
 
     /// The changes of the set of trees since the last call: they come before [`sorted`](Self::sorted).
-    pub fn events(&mut self) -> Vec<TreeEvent> {
+    pub fn events(&mut self) -> Vec<TreeChange> {
         std::mem::take(&mut self.events)
     }
 

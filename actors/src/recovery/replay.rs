@@ -8,10 +8,10 @@ use treering_engine::log::{Group, LogDefect};
 use treering_engine::memory::{Class, FrameId};
 use treering_engine::{ShardId, TreeId};
 
-use super::gather::{Gatherer, TreeEvent, TreeLoad};
+use super::gather::{Gatherer, TreeLoad};
 use super::log::{Log, Scanned};
 use super::open::SLICE_BYTES_MIN;
-use crate::commit::{CommitMessage, DROPPED_PREFIX, TreeChange};
+use crate::commit::{CommitMessage, DROPPED_PREFIX};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
 use crate::options::Durability;
@@ -158,11 +158,7 @@ impl Replayer<'_> {
         self.reserve_memory();
         // Before the records, all of them: ids aren't used again, so nothing of a tree comes before its creation, and
         // what came before its drop doesn't matter.
-        for event in self.gatherer.events() {
-            let change = match event {
-                TreeEvent::Created { id, name } => TreeChange::Restore { id, name },
-                TreeEvent::Dropped { id } => TreeChange::RestoreDrop { id },
-            };
+        for change in self.gatherer.events() {
             self.restore(|reply| CommitMessage::ChangeTrees { change, reply });
         }
         if self.failure.is_some() {

@@ -19,7 +19,8 @@ use crate::pager::Pager;
 use crate::shard::Shard;
 use crate::shared::Shared;
 
-/// Pages of such publications: those that they replaced, about as many, are not free before.
+/// Pages of publications that wait for the flusher before its thread is woken: those that they replaced, about as many, are
+/// not free before.
 const FLUSHER_PAGES_LAZY: std::ops::RangeInclusive<usize> = 64..=4096;
 
 /// Places in the mailboxes.

@@ -244,19 +244,15 @@ mod tests {
 
     use super::*;
     use crate::actor::Actor;
-    use crate::client::Db;
     use crate::options::Options;
-    use crate::recovery;
-    use crate::runtime::{Sim, SimOptions};
+    use crate::runtime::SimOptions;
     use crate::shard::ShardMessage;
     use crate::shared::with_guard;
 
     #[test]
     fn pages_that_came_for_reclaiming_are_held_until_it_has_gone_on() {
         let disk = SimDirectory::new(1);
-        let sim = Sim::new(&disk, SimOptions::default());
-        let opened = recovery::open_simulated(&disk, &Options::new().shards(1), sim).expect("it opens");
-        let db = Db::start(opened, None);
+        let db = crate::sim::open(&disk, &Options::new().shards(1), SimOptions::default()).expect("it opens");
         let tree = db.client().tree("tree").expect("a tree");
         tree.put(b"k", b"v").expect("written");
         drop(tree);

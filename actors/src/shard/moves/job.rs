@@ -41,7 +41,8 @@ impl Shard {
                     self.moves.give_away = Some(to);
                 }
             }
-            Wanted::Give { .. } | Wanted::Join { .. } => self.moves.mend = Some(wanted),
+            Wanted::Give { tree, lower, to } => self.moves.mend = Some(Task::Give(tree, lower, to)),
+            Wanted::Join { tree, lower } => self.moves.mend = Some(Task::Join(tree, lower)),
         }
     }
 
@@ -51,12 +52,9 @@ impl Shard {
             return;
         }
         if self.moves.mend.is_some() {
-            if let Some(shut) = self.shared.moves_gate.shut() {
-                let task = match self.moves.mend.take() {
-                    Some(Wanted::Give { tree, lower, to }) => Task::Give(tree, lower, to),
-                    Some(Wanted::Join { tree, lower }) => Task::Join(tree, lower),
-                    Some(Wanted::GiveAway { .. }) | None => return,
-                };
+            if let Some(shut) = self.shared.moves_gate.shut()
+                && let Some(task) = self.moves.mend.take()
+            {
                 self.begin_move(task, shut);
             }
             return;

@@ -89,6 +89,7 @@ pub(crate) enum Wanted {
 }
 
 /// What this shard is about to do for a wish.
+#[derive(PartialEq, Eq, Debug)]
 enum Task {
     /// Give the partition that begins there to another shard.
     Give(TreeId, Arc<[u8]>, ShardId),
@@ -164,7 +165,7 @@ pub(super) struct Moves {
     /// Whom to give some of the load, if anybody.
     give_away: Option<ShardId>,
     /// The last wish about a tree that is in too many pieces: kept until the gate can be shut for it.
-    mend: Option<Wanted>,
+    mend: Option<Task>,
     job: Option<Job>,
     departure: Option<Departure>,
     arrival: Option<Arrival>,

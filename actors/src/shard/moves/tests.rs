@@ -11,8 +11,7 @@ use crate::client::Db;
 use crate::commit::CommitMessage;
 use crate::error::Error;
 use crate::options::{Durability, Options};
-use crate::recovery;
-use crate::runtime::{Runtime, Sim, SimOptions};
+use crate::runtime::{Runtime, SimOptions};
 use crate::shard::messages::{Action, Condition, Pair, ShardMessage, ValueKind};
 use crate::shard::single::Place;
 use crate::shard::state::Shard;
@@ -32,10 +31,8 @@ struct World {
 impl World {
     fn new() -> World {
         let disk = SimDirectory::new(1);
-        let sim = Sim::new(&disk, SimOptions::default());
         let options = Options::new().shards(2).cache_bytes(1024 * 4096);
-        let opened = recovery::open_simulated(&disk, &options, sim).expect("it opens");
-        let db = Db::start(opened, None);
+        let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
         let tree = db.client().tree("tree").expect("a tree");
         for number in 0..400u32 {
             tree.put(number.to_be_bytes(), [0; 200]).expect("written");
@@ -105,6 +102,15 @@ impl World {
             _ => None,
         });
         change.expect("the batch of the departure")
+    }
+
+    /// Publishes that the partition is this shard's by a move, as if it had come from elsewhere.
+    fn come(&self, shard: &mut Shard, outbox: &mut Outbox) {
+        let mut change = self.depart(shard, outbox);
+        drop_tips(shard, outbox);
+        change.partitions[0].owner = self.owner;
+        change.partitions[0].moved = OTHER_MOVE;
+        self.publish(&change);
     }
 
     fn put(&self, key: u32) -> Request {
@@ -200,12 +206,7 @@ fn a_partition_whose_departure_does_not_happen_is_not_awaited() {
     let world = World::new();
     let mut shard = world.shard();
     let mut outbox = Outbox::default();
-    let mut change = world.depart(&mut shard, &mut outbox);
-    drop_tips(&mut shard, &mut outbox);
-    // As if it had come from elsewhere.
-    change.partitions[0].owner = world.owner;
-    change.partitions[0].moved = OTHER_MOVE;
-    world.publish(&change);
+    world.come(&mut shard, &mut outbox);
     assert_eq!(world.place(&mut shard, 3), Place::Coming(OTHER_MOVE));
     let message = ShardMessage::HandOver {
         moved: OTHER_MOVE,
@@ -290,11 +291,12 @@ fn a_wish_to_join_waits_for_the_gate_and_for_no_other_wish() {
         tree: world.tree,
         lower: Arc::from([9]),
     };
-    for wanted in [give_away, join.clone()] {
+    for wanted in [give_away, join] {
         shard.handle(ShardMessage::Wanted(wanted), 0, &mut outbox);
     }
     shard.end_batch(0, &mut outbox);
-    assert_eq!(shard.moves.mend, Some(join), "others have the gate");
+    let joining = Task::Join(world.tree, Arc::from([9]));
+    assert_eq!(shard.moves.mend, Some(joining), "others have the gate");
     drop(shut);
     shard.end_batch(0, &mut outbox);
     let other = Some(world.other);
@@ -355,11 +357,7 @@ fn numbers_of_ranges_that_are_gone_are_forgotten() {
     let world = World::new();
     let mut shard = world.shard();
     let mut outbox = Outbox::default();
-    let mut change = world.depart(&mut shard, &mut outbox);
-    drop_tips(&mut shard, &mut outbox);
-    change.partitions[0].owner = world.owner;
-    change.partitions[0].moved = OTHER_MOVE;
-    world.publish(&change);
+    world.come(&mut shard, &mut outbox);
     for moved in (0..10 * ADOPTED_MIN as u64).map(|number| OTHER_MOVE + number) {
         shard.adopt(moved, VecDeque::new(), None);
         assert!(shard.moves.adopted.len() <= ADOPTED_MIN);
