@@ -4,6 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use treering::{Db, Durability, Error, Options, Result};
 
+/// Records that are put, and which of them stay.
+const RECORDS: u32 = 60_000;
+const KEPT_EVERY: u32 = 4;
+
 fn key(number: u32) -> [u8; 4] {
     number.wrapping_mul(0x9E37_79B9).to_be_bytes()
 }
@@ -20,7 +24,7 @@ fn open(directory: &std::path::Path) -> Result<Db> {
 fn with_holes(db: &Db) -> Result<()> {
     let tree = db.client().tree("records")?;
     let mut tickets = Vec::new();
-    for number in 0..60_000 {
+    for number in 0..RECORDS {
         tickets.push(tree.send_put(key(number), [number as u8; 200])?);
     }
     tickets.drain(..).try_for_each(|ticket| ticket.wait())?;
@@ -29,7 +33,7 @@ fn with_holes(db: &Db) -> Result<()> {
     }
     db.checkpoint()?;
     let mut tickets = Vec::new();
-    for number in (0..60_000).filter(|number| number % 10 != 0) {
+    for number in (0..RECORDS).filter(|number| number % KEPT_EVERY != 0) {
         tickets.push(tree.send_delete(key(number))?);
     }
     tickets.drain(..).try_for_each(|ticket| ticket.wait().map(drop))?;
@@ -41,7 +45,7 @@ fn with_holes(db: &Db) -> Result<()> {
 
 fn check(db: &Db) -> Result<()> {
     let tree = db.client().open_tree("records")?;
-    for number in (0..60_000).step_by(10) {
+    for number in (0..RECORDS).step_by(KEPT_EVERY as usize) {
         let found = tree.get(key(number))?.map(|value| value.to_vec());
         assert_eq!(found, Some(vec![number as u8; 200]), "record {number}");
     }
@@ -49,7 +53,7 @@ fn check(db: &Db) -> Result<()> {
         let found = tree.get(format!("large {number}"))?.map(|value| value.to_vec());
         assert!(found == Some(vec![number; 300_000]), "large record {number}");
     }
-    assert_eq!(tree.len()?, 6_000 + 2);
+    assert_eq!(tree.len()?, u64::from(RECORDS / KEPT_EVERY) + 2);
     Ok(())
 }
 
@@ -63,8 +67,8 @@ fn the_file_gets_as_short_as_its_content() -> Result<()> {
     let stats = db.stats();
     let in_use = stats.file_pages - stats.free_pages;
     assert!(done.pages_after < done.pages_before / 2, "{done:?}");
-    // 2,279 where shards keep as many ids in hand as at other times.
-    assert!(stats.file_pages < 1_500, "{done:?}, {in_use} in use");
+    // Over 3,000 where shards keep as many ids in hand as at other times.
+    assert!(stats.file_pages < 2_500, "{done:?}, {in_use} in use");
     assert!(
         stats.file_pages < in_use * 13 / 10 + 64,
         "{done:?}, {in_use} in use"
@@ -85,6 +89,58 @@ fn the_file_gets_as_short_as_its_content() -> Result<()> {
     db.close()?;
     let db = open(directory.path())?;
     check(&db)?;
+    db.close()
+}
+
+/// (Bad run: the holes are shorter than the values at the file's end, so these stay, and the file as long as it is;
+/// asking for room in one piece even made it longer.)
+#[test]
+fn large_values_move_into_holes_that_are_shorter_than_they_are() -> Result<()> {
+    let directory = tempfile::tempdir().expect("a directory");
+    let db = open(directory.path())?;
+    let tree = db.client().tree("records")?;
+    let value = |number: u32| -> Vec<u8> { (0..65_536u32).map(|at| (at * 7 + number) as u8).collect() };
+    let check = |db: &Db, step: usize| -> Result<()> {
+        let tree = db.client().open_tree("records")?;
+        for number in (0..400).step_by(step) {
+            let found = tree.get(format!("stays {number}"))?;
+            assert!(found.as_deref() == Some(&value(number)[..]), "value {number}");
+        }
+        assert_eq!(tree.len()?, 400 / step as u64);
+        Ok(())
+    };
+    // Of sixteen pages and of four. Compacted, shards have few ids in hand, and what is written in batches takes few: in
+    // all that would be long holes.
+    db.compact()?;
+    for numbers in (0..400).step_by(50).map(|first| first..first + 50) {
+        let mut batch = db.client().batch();
+        for number in numbers {
+            batch.put(&tree, format!("stays {number}"), value(number));
+            batch.put(&tree, format!("goes {number}"), &value(number)[..16_384]);
+        }
+        batch.commit()?;
+    }
+    let mut batch = db.client().batch();
+    for number in 0..400 {
+        batch.delete(&tree, format!("goes {number}"));
+    }
+    batch.commit()?;
+    let done = db.compact_at(u64::MAX)?;
+    assert!(done.pages_before > 400 * 20, "{done:?}");
+    // 400 * 16 are in use, and 512 may be in the shards' hands.
+    assert!(done.pages_after < 7_300, "{done:?}");
+    check(&db, 1)?;
+    // They move again, from several extents into others.
+    for number in (0..400).filter(|number| number % 4 != 0) {
+        tree.delete(format!("stays {number}"))?;
+    }
+    let again = db.compact_at(u64::MAX)?;
+    assert!(again.pages_after < 2_400, "{again:?}");
+    check(&db, 4)?;
+    drop(tree);
+    db.close()?;
+    let db = open(directory.path())?;
+    check(&db, 4)?;
     db.close()
 }
 
@@ -113,7 +169,10 @@ fn snapshots_readers_and_writers_go_on_meanwhile() -> Result<()> {
         compacted.map(|_| written)
     })?;
     check(&db)?;
-    assert_eq!(snapshot.range(&tree, ..)?.count(), 6_002);
+    assert_eq!(
+        snapshot.range(&tree, ..)?.count(),
+        (RECORDS / KEPT_EVERY + 2) as usize
+    );
     let other = client.open_tree("other")?;
     for number in 0..written {
         assert_eq!(other.get(key(number))?.as_deref(), Some(&key(number)[..]));

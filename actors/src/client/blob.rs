@@ -41,52 +41,42 @@ impl Inner {
         Ok(descriptor.encode())
     }
 
-    /// Copies a blob to an extent of its own that is fit for it, a piece at a time, and returns the copy's descriptor;
-    /// `None` if the extent that is free is not fit. The copy is synced. The caller holds a version that reaches the blob.
-    pub(super) fn copy_blob(
-        &self,
-        descriptor: &[u8],
-        is_fit: impl FnOnce(Extent) -> bool,
-    ) -> Result<Option<Vec<u8>>> {
-        self.runtime.check_wait()?;
-        let page_bytes = self.runtime.shared.settings.page_bytes;
-        let blob = checked(descriptor, page_bytes)?;
-        let extents = self.extents_for((blob.bytes as usize).div_ceil(page_bytes))?;
-        let copy = self.new_blob(blob.bytes, blob.crc, extents);
-        let copied = match copy.extents[..] {
-            [extent] if is_fit(extent) => self.copy_extents(&blob, extent).map(Some),
-            _ => Ok(None),
-        };
+    /// Copies a blob to these extents, which have room for it, a piece at a time, and returns the copy's descriptor. The
+    /// copy is synced. The caller holds a version that reaches the blob.
+    pub(super) fn copy_blob(&self, descriptor: &[u8], extents: Vec<Extent>) -> Result<Vec<u8>> {
+        let copied = checked(descriptor, self.runtime.shared.settings.page_bytes)
+            .and_then(|blob| self.copy_extents(&blob, &extents).map(|()| blob));
         match copied {
-            Ok(Some(())) => Ok(Some(copy.encode())),
-            not_copied => {
-                self.runtime.send_flusher(FlusherMessage::Release {
-                    extents: copy.extents,
-                });
-                not_copied.map(|_| None)
+            Ok(blob) => Ok(self.new_blob(blob.bytes, blob.crc, extents).encode()),
+            Err(error) => {
+                self.runtime.send_flusher(FlusherMessage::Release { extents });
+                Err(error)
             }
         }
     }
 
-    fn copy_extents(&self, blob: &BlobDescriptor, target: Extent) -> Result<()> {
+    fn copy_extents(&self, blob: &BlobDescriptor, targets: &[Extent]) -> Result<()> {
+        self.runtime.check_wait()?;
         let page_bytes = self.runtime.shared.settings.page_bytes;
         let nothing = |_: Piece, _: &[u8]| Ok(());
         let mut crc = Crc32c::new();
+        let mut sources = Pieces::new(&blob.extents, page_bytes, blob.bytes as usize);
+        // What was read and is not written yet: two pieces at most, as extents of both end where they want.
         let mut content = Vec::new();
-        for piece in Pieces::new(&blob.extents, page_bytes, blob.bytes as usize) {
-            self.read_pieces([piece], |_, read| {
-                content.clear();
-                content.extend_from_slice(&read[..piece.bytes]);
-                Ok(())
-            })?;
-            crc.update(&content);
-            let moved = Piece {
-                offset: u64::from(target.start.0) * page_bytes as u64 + piece.start as u64,
-                ..piece
-            };
+        for target in Pieces::new(targets, page_bytes, blob.bytes as usize) {
+            while content.len() < target.bytes
+                && let Some(source) = sources.next()
+            {
+                self.read_pieces([source], |_, read| {
+                    content.extend_from_slice(&read[..source.bytes]);
+                    Ok(())
+                })?;
+            }
+            crc.update(&content[..target.bytes]);
             let mut transfers = Transfers::new(self);
-            transfers.send(TransferKind::Write, moved, &content, nothing)?;
+            transfers.send(TransferKind::Write, target, &content[..target.bytes], nothing)?;
             transfers.finish(nothing)?;
+            content.drain(..target.bytes);
         }
         if crc.value() != blob.crc {
             return Err(wrong_checksum(blob, page_bytes));
@@ -94,6 +84,18 @@ impl Inner {
         let mut transfers = Transfers::new(self);
         transfers.send_sync();
         transfers.finish(nothing)
+    }
+
+    /// Room for a blob's copy below an id, in so many extents at most; none if there is no such room.
+    pub(super) fn holes_for(&self, pages: u32, extents_max: u32, below: PageId) -> Result<Vec<Extent>> {
+        let (reply, receiver) = oneshot::channel();
+        self.runtime.send_flusher(FlusherMessage::HolesRequest {
+            pages,
+            extents_max,
+            below,
+            reply,
+        });
+        self.runtime.wait(receiver, None).ok_or(Error::Closed)
     }
 
     /// One extent, of at most 1 GiB.

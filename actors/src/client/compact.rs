@@ -29,6 +29,8 @@ const BYTES_PER_SECOND: u64 = 64 << 20;
 const PAUSE_NANOS_MIN: u64 = 1_000_000;
 /// Longer ones are cut into pieces, nanoseconds.
 const PAUSE_NANOS_MAX: u64 = 50_000_000;
+/// Most extents of a value that is moved. Its descriptor grows with each, and fits into the smallest leaf with this many.
+const BLOB_EXTENTS_MAX: u32 = 8;
 /// Most walks through all trees.
 const PASSES_MAX: usize = 4;
 
@@ -285,9 +287,9 @@ impl Walk<'_> {
         extent.start.0 + extent.pages > self.turn.below.0
     }
 
-    /// Copies a blob, if the key still holds it, to where it lies lower than before. It needs room in one piece, which
-    /// among the holes below there may not be yet; the next pass, which finds the nodes gone from above, takes it further
-    /// down.
+    /// Copies a blob, if the key still holds it, into holes below what everything needs, in a few pieces if it has to be;
+    /// failing that to where it lies lower than before: the next pass, which finds the nodes gone from above, takes it
+    /// further down.
     fn blob(&mut self, tree: TreeId, key: &[u8], descriptor: Vec<u8>) -> Result<()> {
         let (mut pages, mut end) = (0, 0);
         for Retired { extent, .. } in blob_extents(&descriptor) {
@@ -298,10 +300,18 @@ impl Walk<'_> {
         if !self.holds(&version, tree, key, &descriptor)? {
             return Ok(());
         }
-        let is_lower = |extent: Extent| extent.start.0 + extent.pages < end;
-        let Some(copy) = self.inner.copy_blob(&descriptor, is_lower)? else {
-            return Ok(());
+        let holes = self
+            .inner
+            .holes_for(pages as u32, BLOB_EXTENTS_MAX, self.turn.below)?;
+        let holes = if holes.is_empty() {
+            self.inner.holes_for(pages as u32, 1, PageId(end - 1))?
+        } else {
+            holes
         };
+        if holes.is_empty() {
+            return Ok(());
+        }
+        let copy = self.inner.copy_blob(&descriptor, holes)?;
         drop(version);
         let action = Action::MoveBlob {
             key: key.into(),

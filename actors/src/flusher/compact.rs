@@ -97,7 +97,12 @@ impl Flusher {
     /// Ids for a shard: low ones, if there are any, while the database is compacted.
     pub(super) fn allocate_chunk(&mut self, pages: u32) -> Vec<Extent> {
         let below = self.compacting.below;
-        let low = below.map_or_else(Vec::new, |below| self.space.allocate_chunk_below(pages, below));
+        let Some(below) = below else {
+            return self.space.allocate_chunk(pages);
+        };
+        // Shards may have asked before they knew of the compaction.
+        let pages = pages.min(CHUNK_IDS_COMPACTING as u32);
+        let low = self.space.allocate_chunk_below(pages, below);
         if low.is_empty() {
             return self.space.allocate_chunk(pages);
         }

@@ -63,6 +63,14 @@ pub(crate) enum FlusherMessage {
     ChunkRequest { shard: ShardId, pages: u32 },
     /// Extents for a blob are wanted.
     ExtentRequest { pages: u32, waiter: ExtentWaiter },
+    /// From a client that compacts: this room below an id, in so many extents at most, if there is any. The file doesn't
+    /// grow for it; without room the answer is empty.
+    HolesRequest {
+        pages: u32,
+        extents_max: u32,
+        below: PageId,
+        reply: oneshot::Sender<Vec<Extent>>,
+    },
     /// From a shard, or from the pager (`None`): frames are short; tell when there are some.
     Pressure { shard: Option<ShardId> },
     /// From the pager.

@@ -41,6 +41,18 @@ impl Actor for Flusher {
             FlusherMessage::ExtentRequest { pages, waiter } => {
                 self.wants_ids.push_back(WantsIds::Blob { pages, waiter });
             }
+            FlusherMessage::HolesRequest {
+                pages,
+                extents_max,
+                below,
+                reply,
+            } => {
+                let holes = self.space.allocate_runs_below(pages, extents_max, below);
+                if let Err(returned) = reply.send(holes) {
+                    // The client went away: nobody else will ever free them.
+                    self.free(returned.into_inner());
+                }
+            }
             FlusherMessage::Pressure { shard: Some(shard) } => {
                 self.starving_shards.insert(shard);
             }

@@ -140,6 +140,32 @@ impl SpaceMap {
         Some(self.take(start, pages as usize))
     }
 
+    /// Takes `pages` pages whose ids are below `below`, in `runs_max` runs of one length (but for the last) at most, and
+    /// in fewer if possible; nothing when there is no such room. O(`runs_max` squared) searches for a run.
+    #[must_use = "the pages returned are allocated from now on"]
+    pub fn allocate_runs_below(&mut self, pages: u32, runs_max: u32, below: PageId) -> Vec<Extent> {
+        for runs in 1..=runs_max.min(pages) {
+            let mut taken = Vec::new();
+            let mut wanted = pages;
+            while wanted > 0 {
+                let run = pages.div_ceil(runs).min(wanted);
+                let found = self.index.find(&self.available, run as usize);
+                let Some(start) = found.filter(|start| start + run as usize <= below.0 as usize) else {
+                    break;
+                };
+                taken.push(self.take(start, run as usize));
+                wanted -= run;
+            }
+            if wanted == 0 {
+                return taken;
+            }
+            for extent in taken {
+                self.give(extent.start.0 as usize, extent.pages as usize);
+            }
+        }
+        Vec::new()
+    }
+
     /// Takes exactly these pages: recovery, for what the log and the superblock name.
     ///
     /// # Errors
@@ -165,9 +191,7 @@ impl SpaceMap {
         if !self.reachable.none_set(start, count) {
             return Err(SpaceError::Reachable(extent));
         }
-        self.available.set(start, count);
-        self.available_pages += count;
-        self.index.touch(start, count);
+        self.give(start, count);
         Ok(())
     }
 
@@ -279,6 +303,12 @@ impl SpaceMap {
         self.available_pages -= count;
         self.index.touch(start, count);
         extent(start, count)
+    }
+
+    fn give(&mut self, start: usize, count: usize) {
+        self.available.set(start, count);
+        self.available_pages += count;
+        self.index.touch(start, count);
     }
 
     /// Takes up to `wanted` pages from `start..end`.

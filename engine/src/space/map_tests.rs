@@ -44,6 +44,32 @@ fn chunks_below_an_id_stay_below_it() {
 }
 
 #[test]
+fn runs_below_an_id_are_as_few_as_the_holes_allow() {
+    let mut map = SpaceMap::new(1_000);
+    let all = map.allocate_chunk(u32::MAX);
+    assert_eq!(total(&all), 998);
+    for (start, count) in [(10, 5), (40, 4), (60, 3), (500, 12)] {
+        assert_eq!(map.release(pages(start, count)), Ok(()));
+    }
+    // No hole has 7; two have 4 and more.
+    assert_eq!(
+        map.allocate_runs_below(7, 4, PageId(500)),
+        [pages(10, 4), pages(40, 3)]
+    );
+    // The rest: 1 at 14, 1 at 43, 3 at 60. Twice 2, and once 2 and 1, are not there; what was taken on the way is back.
+    assert!(map.allocate_runs_below(4, 2, PageId(500)).is_empty());
+    assert_eq!(map.available_pages(), 5 + 12);
+    assert_eq!(
+        map.allocate_runs_below(4, 4, PageId(500)),
+        [pages(14, 1), pages(43, 1), pages(60, 1), pages(61, 1)]
+    );
+    // The hole behind `below` counts only as far as it lies before it.
+    assert!(map.allocate_runs_below(12, 8, PageId(511)).is_empty());
+    assert_eq!(map.allocate_runs_below(12, 8, PageId(512)), [pages(500, 12)]);
+    assert!(map.allocate_runs_below(0, 8, PageId(512)).is_empty());
+}
+
+#[test]
 fn a_new_file_is_available_but_for_the_superblocks() {
     let mut map = SpaceMap::new(100);
     assert_eq!(
@@ -243,6 +269,7 @@ enum Step {
     Release(usize),
     Mark(usize),
     Unmark(usize),
+    RunsBelow(u32, u32, u32),
     Grow(u32),
     Shrink,
     Freeze,
@@ -256,6 +283,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => any::<usize>().prop_map(Step::Release),
         2 => any::<usize>().prop_map(Step::Mark),
         2 => any::<usize>().prop_map(Step::Unmark),
+        2 => (1u32..60, 1u32..9, 2u32..80_000)
+            .prop_map(|(wanted, runs, below)| Step::RunsBelow(wanted, runs, below)),
         1 => (0u32..2_000).prop_map(Step::Grow),
         1 => Just(Step::Shrink),
         1 => Just(Step::Freeze),
@@ -321,6 +350,21 @@ proptest! {
                         available.retain(|id| !(extent.start.0..extent.start.0 + wanted).contains(id));
                         held.push(extent);
                     }
+                }
+                Step::RunsBelow(wanted, runs_max, below) => {
+                    let taken = map.allocate_runs_below(wanted, runs_max, PageId(below));
+                    prop_assert!(taken.len() <= runs_max as usize);
+                    if taken.is_empty() {
+                        // At least one run of that length is not there.
+                        let free = |start: &&u32| (**start..**start + wanted).all(|id| id < below && available.contains(&id));
+                        prop_assert_eq!(available.iter().find(free), None);
+                    } else {
+                        prop_assert_eq!(total(&taken), wanted);
+                    }
+                    for id in ids(&taken) {
+                        prop_assert!(id < below && available.remove(&id));
+                    }
+                    held.extend(taken);
                 }
                 Step::Reserve(start, count) => {
                     let extent = pages(start, count);
