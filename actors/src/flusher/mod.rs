@@ -8,7 +8,7 @@
 //!   clean ones leave at once, changed ones are written first, and only after all of their children (rule R2); changed
 //!   leaves beside them in the file are written with them, and stay. Pages that only the last checkpoint needs don't wait
 //!   for the clock: they leave when the last version that might be read dies.
-//! - *Checkpoints* (`checkpoint.rs`): writes a version completely, then the superblock, and only then gives up
+//! - *Checkpoints* (`checkpoint/`): writes a version completely, then the superblock, and only then gives up
 //!   the previous one. Readers and writers never stop.
 //! - *Time travel* (`retained.rs`): keeps past versions alive for a while, in memory only.
 //! - *Named snapshots* (`named.rs`): kept alive here, stored with checkpoints; made and dropped by one.
