@@ -146,6 +146,23 @@ fn a_refused_load_leaves_nothing() {
 }
 
 #[test]
+fn what_a_load_has_taken_is_free_when_its_tree_is_dropped_meanwhile() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let db = options()
+        .open(directory.path().join("db"))
+        .expect("a new database");
+    let tree = db.client().tree("t").expect("a tree");
+    let used = pages_used(&db);
+    let refused = tree.bulk_load(entries(ENTRIES).inspect(|(key, _)| {
+        if *key == (ENTRIES / 2).to_be_bytes() {
+            db.client().drop_tree("t").expect("dropped");
+        }
+    }));
+    assert!(matches!(refused, Err(Error::TreeNotFound { .. })), "{refused:?}");
+    assert_eq!(pages_used(&db), used);
+}
+
+#[test]
 fn who_writes_meanwhile_wins() {
     let directory = tempfile::tempdir().expect("a directory");
     let db = options()

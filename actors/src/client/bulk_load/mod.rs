@@ -224,10 +224,6 @@ impl<'i> Load<'i> {
                 unit: "bytes of log",
             });
         }
-        shared.status.check_write()?;
-        // From here on they are the request's; what was not used is given back by `drop`.
-        self.pages.used.clear();
-        self.blobs.clear();
         let loaded = LoadedTree {
             root,
             record,
@@ -235,9 +231,14 @@ impl<'i> Load<'i> {
             joined: Vec::new(),
         };
         let action = Action::Load(Box::new(loaded));
-        self.inner
-            .send_for_tree(self.tree, action, durability, true, |_| ())?
-            .wait()?;
+        let ticket = self
+            .inner
+            .send_for_tree(self.tree, action, durability, true, |_| ())?;
+        // From here on they are the request's; what was not used is given back by `drop`. A request that could not be sent
+        // (the tree was dropped meanwhile) has taken nothing.
+        self.pages.used.clear();
+        self.blobs.clear();
+        ticket.wait()?;
         Ok(self.entries)
     }
 
