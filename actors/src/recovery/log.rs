@@ -33,8 +33,9 @@ pub(super) struct Scanned {
     pub next_stamp: Stamp,
     /// Extents of the blobs that the log names, without those of superseded ones. No two of them overlap.
     pub blobs: Vec<Extent>,
-    /// Which of the blobs that the log names (counted from 0) have lost their place to a later one: their keys were
-    /// overwritten or deleted before that, so they must not be brought into a tree again, not even for a moment.
+    /// Which of the blobs that the log names (counted from 0) have lost their place, to a later one or to the
+    /// checkpoint's image: their keys were overwritten or deleted before that, so they must not be brought into a tree
+    /// again, not even for a moment.
     pub superseded: BTreeSet<usize>,
     /// The records, as far as they had room.
     pub gatherer: Gatherer,
@@ -142,7 +143,7 @@ impl Log {
             before = group.header.next();
             Ok(())
         })?;
-        let (blobs, superseded) = last_blobs(&blobs);
+        let (blobs, superseded) = last_blobs(&blobs, &superblock.image_extents);
         Ok(Scanned {
             end,
             next_stamp,
@@ -250,9 +251,15 @@ impl Log {
     }
 }
 
-/// The extents of the blobs whose place no later blob takes, and which blobs are not among them. O(n log n).
-fn last_blobs(blobs: &[Vec<Extent>]) -> (Vec<Extent>, BTreeSet<usize>) {
-    let mut taken: BTreeMap<u32, Extent> = BTreeMap::new();
+/// The extents of the blobs whose place neither a later blob takes nor the checkpoint's image, and which blobs are not
+/// among them. O(n log n).
+///
+/// An image is placed when its checkpoint has been under way for a while, perhaps where a blob was that has come and gone
+/// since its version. (Bad run: such a blob is put in one part of the replayed log and replaced in the next; its pages are
+/// freed, and with them the image's, which something else is written over.)
+fn last_blobs(blobs: &[Vec<Extent>], image: &[Extent]) -> (Vec<Extent>, BTreeSet<usize>) {
+    let by_start = |extents: &[Extent]| extents.iter().map(|&extent| (extent.start.0, extent)).collect();
+    let mut taken: BTreeMap<u32, Extent> = by_start(image);
     let mut superseded = BTreeSet::new();
     for (index, extents) in blobs.iter().enumerate().rev() {
         let end = |extent: &Extent| extent.start.0.saturating_add(extent.pages);
@@ -265,9 +272,10 @@ fn last_blobs(blobs: &[Vec<Extent>]) -> (Vec<Extent>, BTreeSet<usize>) {
         if extents.iter().any(is_taken) {
             superseded.insert(index);
         } else {
-            taken.extend(extents.iter().map(|&extent| (extent.start.0, extent)));
+            taken.append(&mut by_start(extents));
         }
     }
+    image.iter().for_each(|extent| _ = taken.remove(&extent.start.0));
     (taken.into_values().collect(), superseded)
 }
 
@@ -290,8 +298,12 @@ mod tests {
             vec![extent(12, 2)],
             vec![extent(23, 1)],
         ];
-        let (last, superseded) = last_blobs(&blobs);
+        let (last, superseded) = last_blobs(&blobs, &[]);
         assert_eq!(last, [extent(12, 2), extent(15, 5), extent(23, 1)]);
         assert_eq!(superseded, BTreeSet::from([0, 1]));
+        // An image lies where the third was.
+        let (last, superseded) = last_blobs(&blobs, &[extent(19, 3), extent(90, 1)]);
+        assert_eq!(last, [extent(12, 2), extent(23, 1)]);
+        assert_eq!(superseded, BTreeSet::from([0, 1, 2]));
     }
 }
