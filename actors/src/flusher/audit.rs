@@ -10,7 +10,8 @@ use crate::shared::Version;
 
 impl Flusher {
     /// Compares the space map with what was found by walking: `reachable` from the current version, `named` from any
-    /// named snapshot, `in_hand` of the shards. To be called at rest, with no snapshot in use. O(pages of the file).
+    /// named snapshot, `in_hand` of the shards; and its length with that of the file. To be called at rest, with no
+    /// snapshot in use. O(pages of the file).
     ///
     /// # Errors
     /// The first page with no owner or more than one, in words.
@@ -19,7 +20,14 @@ impl Flusher {
         reachable: &BTreeSet<PageId>,
         named: &BTreeSet<PageId>,
         in_hand: &BTreeSet<PageId>,
+        file_bytes: u64,
     ) -> Result<(), String> {
+        let pages = self.space.file_pages();
+        if u64::from(pages) * self.shared.settings.page_bytes as u64 > file_bytes {
+            return Err(format!(
+                "the space map has {pages} pages, the file {file_bytes} bytes"
+            ));
+        }
         let mut waiting = BTreeSet::new();
         for (seq, retired) in self.waiting.iter() {
             for id in retired.extent.ids() {

@@ -33,8 +33,8 @@ impl Flusher {
                 self.check(noted);
             }
             for extent in batch.extents_added {
-                if !self.reserved.is_empty() {
-                    extent.ids().for_each(|id| _ = self.reserved.remove(&id));
+                if !self.reserved.is_unused() {
+                    extent.ids().for_each(|id| self.reserved.remove(id));
                 }
                 let noted = self.space.mark_reachable(extent);
                 self.check(noted);
@@ -313,6 +313,8 @@ impl Flusher {
         match result {
             Ok(pages) => {
                 self.space.grow(pages);
+                // If it was shorter than the map, it is not any more.
+                self.file_ends = None;
                 self.growth_failure = None;
             }
             Err(error) => {
@@ -323,28 +325,58 @@ impl Flusher {
     }
 
     /// Recovery: the log names these extents, so nothing else may be put there (rule R18).
+    ///
+    /// Some may lie behind the file's end: it is cut when a checkpoint is durable, and what was written and given up
+    /// while that checkpoint was written is still named. Nothing in between is given out before it is known that
+    /// nobody needs them. (Bad run: pages behind the end are given out, and written; the file, which has a length that is
+    /// no whole number of pages then, can't be opened again, or can't grow, and its end is cut off as it was before.)
     pub(super) fn reserve(&mut self, extents: &[Extent]) -> Result<(), Error> {
-        for extent in extents {
-            let end = extent.start.0.saturating_add(extent.pages);
-            if end > self.space.file_pages() {
-                self.space.grow(end);
-            }
-            for id in extent.ids() {
-                // A blob may be named more than once, and the checkpoint may hold it already.
-                if self.space.is_available(Extent::single(id)) {
-                    self.space
-                        .reserve(Extent::single(id))
-                        .map_err(|error| Error::Corrupt {
-                            file: DATA_FILE.into(),
-                            offset: u64::from(id.0) * self.shared.settings.page_bytes as u64,
-                            page: Some(id.0),
-                            reason: error.to_string(),
-                        })?;
-                    self.reserved.insert(id);
-                }
+        let end = |extent: &Extent| extent.start.0.saturating_add(extent.pages);
+        let file_pages = self.space.file_pages();
+        let longest = extents.iter().map(end).max().unwrap_or(0);
+        let behind = Extent {
+            start: PageId(file_pages),
+            pages: longest.saturating_sub(file_pages),
+        };
+        if behind.pages > 0 {
+            self.space.grow(longest);
+            self.file_ends = Some(file_pages);
+        }
+        for id in extents.iter().chain([&behind]).flat_map(|extent| extent.ids()) {
+            // A blob may be named more than once, and the checkpoint may hold it already.
+            if self.space.is_available(Extent::single(id)) {
+                self.space
+                    .reserve(Extent::single(id))
+                    .map_err(|error| Error::Corrupt {
+                        file: DATA_FILE.into(),
+                        offset: u64::from(id.0) * self.shared.settings.page_bytes as u64,
+                        page: Some(id.0),
+                        reason: error.to_string(),
+                    })?;
+                self.reserved.insert(id);
             }
         }
         Ok(())
+    }
+
+    /// Recovery is over: what was reserved and nothing brought into a tree is free, and the space map is no longer than the
+    /// file.
+    pub(super) fn free_reserved(&mut self, outbox: &mut Outbox) {
+        let unused = std::mem::take(&mut self.reserved);
+        self.free(unused.into_runs());
+        let Some(file_ends) = self.file_ends.take() else {
+            return;
+        };
+        let used = self.space.file_pages() - self.space.trailing_free_pages();
+        let cut = self.space.shrink(used.max(file_ends));
+        self.check(cut);
+        if used > file_ends && !self.growing {
+            // Somebody has cut off what the log needs: whoever reads that is told. What is written beside it needs the file.
+            self.growing = true;
+            outbox.file_tasks.push(FileTask::Grow {
+                pages: self.space.file_pages(),
+            });
+        }
     }
 
     /// A contradiction in the space map means that two owners claim one page: stop writing before they meet.

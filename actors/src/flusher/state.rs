@@ -65,7 +65,9 @@ pub(crate) struct Flusher {
     /// Pages in publications that were taken note of in this step.
     pub(super) deltas_done: usize,
     /// Pages of blobs that the log names and no replayed record has brought into a tree yet.
-    pub(super) reserved: BTreeSet<PageId>,
+    pub(super) reserved: PageSet,
+    /// How long the file is, in pages, if some of them lie behind its end: the space map is longer during recovery then.
+    pub(super) file_ends: Option<u32>,
     /// False until the blobs that the log names have their places: nothing may be put there (rule R18). (Bad run: a
     /// shard gets ids ahead of need while the log is still being read, and its nodes overwrite a blob.)
     pub(super) may_allocate: bool,
@@ -158,7 +160,8 @@ impl Flusher {
             dirty_pages_newest: 0,
             next_stamp: next_stamp.0,
             deltas_done: 0,
-            reserved: BTreeSet::new(),
+            reserved: PageSet::default(),
+            file_ends: None,
             may_allocate: false,
             live: false,
             hand: 0,

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use treering_engine::Extent;
-
 use super::messages::{FlusherMessage, PublishedPages};
 use super::named::NamedChange;
 use super::state::{Flusher, WantsIds};
@@ -99,8 +97,7 @@ impl Actor for Flusher {
                 self.live = true;
                 self.retained.note(&self.newest, now);
                 self.may_allocate = true;
-                let unused = std::mem::take(&mut self.reserved);
-                self.free(unused.into_iter().map(Extent::single).collect());
+                self.free_reserved(outbox);
             }
             FlusherMessage::Reserve { extents, reply } => {
                 let _ = reply.send(self.reserve(&extents));

@@ -1,10 +1,10 @@
 use std::collections::BTreeSet;
 
-use treering_engine::PageId;
 use treering_engine::memory::{Class, FrameId, Residency};
+use treering_engine::{Extent, PageId};
 use treering_io::SimDirectory;
 
-use super::{Flusher, FlusherMessage, WRITES_MAX};
+use super::{FileTask, Flusher, FlusherMessage, WRITES_MAX};
 use crate::actor::{Actor, Outbox};
 use crate::client::Db;
 use crate::options::{Durability, Options};
@@ -191,4 +191,53 @@ fn what_only_the_last_checkpoint_has_leaves_memory() {
 fn what_a_snapshot_of_the_last_checkpoint_has_stays_in_memory() {
     let left = left_by_overwriting(true);
     assert!(left > 40, "only {left} pages more");
+}
+
+/// Has the flusher believe that it is recovering, and that the log names pages behind the end of the file, the last one
+/// `pages` behind it; then that recovery ends, with the last `used` of them in a tree. Returns by how much the space map
+/// is longer than before, by how much more is free, and how long the file should become.
+fn recovered_behind_the_end(pages: u32, used: u32) -> (u32, u64, Vec<u32>) {
+    let disk = SimDirectory::new(1);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+    crate::sim::settle(&db);
+    let db = Simulated(Some(db));
+    let mut flusher = db.runtime().flusher.lock();
+    let mut outbox = Outbox::default();
+    let (file_pages, free) = (flusher.space.file_pages(), flusher.space.available_pages());
+    (flusher.live, flusher.may_allocate) = (false, false);
+    let (reply, answer) = oneshot::channel();
+    let last = Extent {
+        start: PageId(file_pages + pages - used - 1),
+        pages: used + 1,
+    };
+    let extents = vec![last];
+    flusher.handle(FlusherMessage::Reserve { extents, reply }, 0, &mut outbox);
+    answer.recv().expect("an answer").expect("reserved");
+    assert_eq!(
+        flusher.space.available_pages(),
+        free,
+        "pages that the file hasn't"
+    );
+    for id in last.ids().skip(1) {
+        flusher.reserved.remove(id);
+    }
+    flusher.handle(FlusherMessage::GoLive, 0, &mut outbox);
+    let grown = outbox.file_tasks.iter().filter_map(|task| match task {
+        FileTask::Grow { pages } => Some(pages - file_pages),
+        _ => None,
+    });
+    (
+        flusher.space.file_pages() - file_pages,
+        flusher.space.available_pages() - free,
+        grown.collect(),
+    )
+}
+
+#[test]
+fn pages_behind_the_end_of_the_file_are_given_to_nobody_after_recovery() {
+    assert_eq!(recovered_behind_the_end(10_000, 0), (0, 0, vec![]));
+    // The file was cut by somebody else.
+    let (pages, used) = (100, 3);
+    let free = u64::from(pages - used);
+    assert_eq!(recovered_behind_the_end(pages, used), (pages, free, vec![pages]));
 }

@@ -50,9 +50,10 @@ pub fn check(db: &Db) -> std::result::Result<(), String> {
         .filter_map(|seat| seat.with(|shard| shard.ids_in_hand().collect::<Vec<_>>()))
         .flatten()
         .collect();
+    let file_bytes = runtime.data.len().map_err(|error| error.to_string())?;
     let audit = runtime
         .flusher
-        .with(|flusher| flusher.audit(&reachable, &named, &in_hand));
+        .with(|flusher| flusher.audit(&reachable, &named, &in_hand, file_bytes));
     audit.unwrap_or_else(|| Err(Error::Closed.to_string()))
 }
 
