@@ -241,3 +241,23 @@ fn pages_behind_the_end_of_the_file_are_given_to_nobody_after_recovery() {
     let free = u64::from(pages - used);
     assert_eq!(recovered_behind_the_end(pages, used), (pages, free, vec![pages]));
 }
+
+#[test]
+fn a_checkpoint_tries_for_room_again_whatever_failed_before() {
+    let disk = SimDirectory::new(1);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+    let tree = db.client().tree("tree").expect("a tree");
+    tree.put(b"k", b"v").expect("written");
+    crate::sim::settle(&db);
+    {
+        let mut flusher = db.inner.runtime.flusher.lock();
+        // The file is full, and could not grow when that was last tried.
+        let taken = flusher.space.allocate_chunk(u32::MAX);
+        assert!(!taken.is_empty());
+        let error = std::io::ErrorKind::StorageFull.into();
+        flusher.growth_failure = Some(crate::error::Error::io("growing", error));
+    }
+    db.checkpoint().expect("there is room");
+    drop(tree);
+    crate::sim::crash(db);
+}

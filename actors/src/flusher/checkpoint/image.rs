@@ -32,10 +32,18 @@ impl Flusher {
         if let Some(extent) = self.space.allocate_contiguous(pages) {
             self.checkpoint.image = Some(image);
             self.checkpoint.image_extents = vec![extent];
-        } else if let Some(error) = self.growth_failure.clone() {
+            return;
+        }
+        if !std::mem::replace(&mut self.checkpoint.image_wants_growth, true) {
+            // An older failure says nothing of the present: the disk may have room again, and nobody else may ever try.
+            // (Bad run: no checkpoint succeeds on a full disk, and when the log is at its longest all writes are refused
+            // for that, before any shard runs out of ids; the disk has room again, and checkpoints are still told of the
+            // old failure.)
+            self.growth_failure = None;
+        }
+        self.grow(u64::from(pages), outbox);
+        if let Some(error) = self.growth_failure.take() {
             self.fail(error);
-        } else {
-            self.grow(u64::from(pages), outbox);
         }
     }
 

@@ -51,6 +51,8 @@ pub(super) struct Checkpoint {
     walk: Vec<PageRef>,
     image: Option<ImageEncoder>,
     image_extents: Vec<Extent>,
+    /// Whether the file was asked to grow for the image.
+    image_wants_growth: bool,
     /// Bytes of the image that are with the pager.
     image_sent: u64,
     transfers: usize,
@@ -92,6 +94,7 @@ impl Checkpoint {
             walk: Vec::new(),
             image: None,
             image_extents: Vec::new(),
+            image_wants_growth: false,
             image_sent: 0,
             transfers: 0,
             token: 0,
