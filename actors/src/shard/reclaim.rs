@@ -28,8 +28,10 @@ const LEAVES: usize = 4;
 /// No more is retired while that many batches are not published: live work comes first.
 const UNPUBLISHED_MAX: u32 = 2;
 
-/// Pages that are held for it at most: more than the ways to that many leaves and their neighbours have.
+/// Pages that are held for it at most, in large caches: more than the ways to that many leaves and their neighbours have.
 const HELD_PAGES_MAX: usize = 64;
+/// The same in small ones: the ways to a leaf and its neighbour.
+const HELD_PAGES_MIN: usize = 8;
 
 /// A dropped tree whose pages are being retired.
 #[derive(Debug)]
@@ -142,12 +144,24 @@ impl Shard {
             }
             return hold;
         }
-        if first.held.len() >= HELD_PAGES_MAX {
+        let frames_share = self.shared.memory.frames() / 32 / self.shared.settings.shards;
+        if first.held.len() >= frames_share.clamp(HELD_PAGES_MIN, HELD_PAGES_MAX) {
             first.held.clear();
         }
         let held = hold.map(|frame| HeldFrame::new(&self.shared, frame));
         first.held.extend(held);
         None
+    }
+
+    /// Gives the pages up that are held for reclaiming, if this shard waits for frames: live work comes first. They may
+    /// have to be read again.
+    pub(super) fn give_up_held(&mut self) {
+        if self.starved != Starved::No
+            && self.pressure_sent
+            && let Some(first) = self.reclaiming.front_mut()
+        {
+            first.held.clear();
+        }
     }
 
     /// Whether there is something to reclaim now.
@@ -244,13 +258,14 @@ mod tests {
 
     use super::*;
     use crate::actor::Actor;
+    use crate::client::Db;
     use crate::options::Options;
     use crate::runtime::SimOptions;
     use crate::shard::ShardMessage;
     use crate::shared::with_guard;
 
-    #[test]
-    fn pages_that_came_for_reclaiming_are_held_until_it_has_gone_on() {
+    /// A database with a page in memory that reclaiming might need.
+    fn with_a_page() -> (Db, PageRef, FrameId) {
         let disk = SimDirectory::new(1);
         let db = crate::sim::open(&disk, &Options::new().shards(1), SimOptions::default()).expect("it opens");
         let tree = db.client().tree("tree").expect("a tree");
@@ -267,19 +282,49 @@ mod tests {
                 memory.lookup(reference.id, guard).expect("in memory").id,
             )
         });
+        (db, reference, frame)
+    }
+
+    /// Has the page come for the reclaiming of a tree.
+    fn comes(shard: &mut Shard, reference: PageRef, frame: FrameId) {
+        shard.begin_reclaiming(TreeId(77));
+        shard.reclaiming[0].waits_for = Some(reference.id);
+        // As the pager does.
+        assert!(shard.shared.memory.hold(frame));
+        let result = Ok(frame);
+        let mut outbox = Outbox::default();
+        shard.handle(ShardMessage::Loaded { reference, result }, 0, &mut outbox);
+        assert_eq!(shard.shared.memory.holds(frame), 1);
+    }
+
+    #[test]
+    fn pages_that_came_for_reclaiming_are_held_until_it_has_gone_on() {
+        let (db, reference, frame) = with_a_page();
+        {
+            let mut shard = db.inner.runtime.shards[0].lock();
+            comes(&mut shard, reference, frame);
+            shard.end_batch(0, &mut Outbox::default());
+            assert!(shard.reclaiming.is_empty(), "nothing is left of such a tree");
+            assert_eq!(shard.shared.memory.holds(frame), 0);
+        }
+        crate::sim::crash(db);
+    }
+
+    #[test]
+    fn pages_that_came_for_reclaiming_are_given_up_when_frames_are_short() {
+        let (db, reference, frame) = with_a_page();
         {
             let mut shard = db.inner.runtime.shards[0].lock();
             let mut outbox = Outbox::default();
-            shard.begin_reclaiming(TreeId(77));
-            shard.reclaiming[0].waits_for = Some(reference.id);
-            // As the pager does.
-            assert!(memory.hold(frame));
-            let result = Ok(frame);
-            shard.handle(ShardMessage::Loaded { reference, result }, 0, &mut outbox);
-            assert_eq!(memory.holds(frame), 1);
+            comes(&mut shard, reference, frame);
+            // It waits for another one.
+            shard.reclaiming[0].waits_for = Some(PageId(99));
             shard.end_batch(0, &mut outbox);
-            assert!(shard.reclaiming.is_empty(), "nothing is left of such a tree");
-            assert_eq!(memory.holds(frame), 0);
+            assert_eq!(shard.shared.memory.holds(frame), 1);
+            let frames = shard.shared.memory.frames();
+            assert!(!shard.supply_for(frames + 1, &mut outbox), "more than there are");
+            shard.end_batch(0, &mut outbox);
+            assert_eq!(shard.shared.memory.holds(frame), 0);
         }
         crate::sim::crash(db);
     }

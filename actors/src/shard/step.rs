@@ -116,6 +116,7 @@ impl Actor for Shard {
             self.end_departure(outbox);
             self.run(guard, outbox);
         });
+        self.give_up_held();
         if self.moves.waits_for_epoch() {
             collect(&shared.memory);
         }
