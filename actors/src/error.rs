@@ -90,6 +90,13 @@ pub enum Error {
     /// A snapshot that was taken of another database, or before this one was reopened.
     #[error("the snapshot belongs to another database, or to an earlier opening of this one")]
     ForeignSnapshot,
+    /// A tree of another database, or from before this one was reopened, was used with a client, a snapshot, a batch or
+    /// a transaction of this one.
+    #[error("the tree {name:?} belongs to another database, or to an earlier opening of this one")]
+    ForeignTree {
+        /// Name of the tree.
+        name: String,
+    },
     /// The directory that a backup was to be written to holds a database already.
     #[error("{path:?} holds a database already")]
     BackupExists {
@@ -177,7 +184,7 @@ pub enum Error {
         reason: String,
     },
     /// Bytes on disk are not what was written.
-    #[error("{file} is corrupt at byte {offset} (page {page:?}): {reason}")]
+    #[error("{file} is corrupt at byte {offset}{of}: {reason}", of = of_page(*page))]
     Corrupt {
         /// File name inside the database directory.
         file: String,
@@ -234,4 +241,9 @@ impl Error {
             source: Arc::new(source),
         }
     }
+}
+
+/// How a message names a page, if there is one to name.
+fn of_page(page: Option<u32>) -> String {
+    page.map_or_else(String::new, |page| format!(" (page {page})"))
 }

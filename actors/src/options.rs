@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use treering_engine::memory::Memory;
+
 use crate::client::Db;
 use crate::error::{Error, Result};
 
@@ -69,10 +71,12 @@ pub struct Options {
 
 /// Page size of a database that was created without asking for another.
 pub(crate) const PAGE_BYTES_DEFAULT: usize = 4096;
+/// Largest page size.
+const PAGE_BYTES_MAX: usize = 65536;
 /// Longest time that a commit may wait for others.
 const GATHER_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Fewest frames with which every operation can still run: paths, reserves and a working set.
-pub(crate) const FRAMES_MIN: u64 = 256;
+const FRAMES_MIN: u64 = 256;
 
 impl Default for Options {
     fn default() -> Options {
@@ -102,7 +106,7 @@ impl Options {
         Options::default()
     }
 
-    /// Hard budget of the frame pool in bytes (default 256 MiB, at least 256 pages).
+    /// Hard budget of the frame pool in bytes (default 256 MiB, at least 256 pages, at most 67,108,864).
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Options {
         self.cache_bytes = bytes;
@@ -226,22 +230,46 @@ impl Options {
         Db::open_memory(self)
     }
 
+    /// Checks the size of the cache for pages of a size between these.
+    pub(crate) fn check_cache(&self, least_page_bytes: usize, most_page_bytes: usize) -> Result<()> {
+        let least = FRAMES_MIN * least_page_bytes as u64;
+        let most = Memory::FRAMES_MAX as u64 * most_page_bytes as u64;
+        if (least..=most).contains(&self.cache_bytes) {
+            return Ok(());
+        }
+        let reason = if self.cache_bytes < least {
+            format!(
+                "{} is less than {least} ({FRAMES_MIN} pages of {least_page_bytes} bytes)",
+                self.cache_bytes
+            )
+        } else {
+            format!(
+                "{} is more than {most} ({} pages of {most_page_bytes} bytes)",
+                self.cache_bytes,
+                Memory::FRAMES_MAX
+            )
+        };
+        Err(Error::InvalidOption {
+            option: "cache_bytes",
+            reason,
+        })
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         let invalid = |option, reason: String| Err(Error::InvalidOption { option, reason });
         let page_bytes = self.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
-        if !page_bytes.is_power_of_two() || !(4096..=65536).contains(&page_bytes) {
+        if !page_bytes.is_power_of_two() || !(PAGE_BYTES_DEFAULT..=PAGE_BYTES_MAX).contains(&page_bytes) {
             return invalid(
                 "page_size",
                 format!("{page_bytes} is not a power of two from 4096 to 65536"),
             );
         }
-        if self.cache_bytes < FRAMES_MIN * page_bytes as u64 {
-            let least = FRAMES_MIN * page_bytes as u64;
-            return invalid(
-                "cache_bytes",
-                format!("{} is less than {least} (256 pages)", self.cache_bytes),
-            );
-        }
+        // Whoever doesn't ask for a page size may open a database with pages of any.
+        let (least, most) = match self.page_bytes {
+            Some(asked) => (asked, asked),
+            None => (PAGE_BYTES_DEFAULT, PAGE_BYTES_MAX),
+        };
+        self.check_cache(least, most)?;
         if self.shards == 0 || self.shards > 256 {
             return invalid("shards", format!("{} is not between 1 and 256", self.shards));
         }

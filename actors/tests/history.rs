@@ -7,10 +7,11 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::options;
-use treering::{Change, Client, Error, Options, Retention, Snapshot, Tree};
+use treering::{Change, Client, Durability, Error, Options, Retention, Snapshot, Tree};
 
 type Row = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 
@@ -56,6 +57,34 @@ fn the_last_versions_can_be_had_again() {
         client.snapshot_at(seqs[9] + 1),
         Err(Error::VersionGone { .. })
     ));
+    db.close().unwrap();
+}
+
+/// Also in the moment in which only readers know of it.
+#[test]
+fn what_a_snapshot_shows_can_be_had_by_its_number_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options()
+        .retain(Retention::Versions(u64::MAX))
+        .open(directory.path())
+        .unwrap();
+    let client = db.client();
+    let tree = client.tree("t").unwrap().with_durability(Durability::Buffered);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                tree.put(b"k", b"v").unwrap();
+            }
+        });
+        let found: Result<(), Error> = (0..3000).try_for_each(|_| {
+            let seq = client.snapshot().seq();
+            assert!(client.snapshot_at(seq)?.seq() <= seq);
+            Ok(())
+        });
+        done.store(true, Ordering::Relaxed);
+        found.unwrap();
+    });
     db.close().unwrap();
 }
 

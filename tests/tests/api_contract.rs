@@ -469,7 +469,20 @@ fn errors_tell_what_where_and_why() {
                 page: Some(2),
                 reason: "why".into(),
             },
-            &["data", "8192", "2", "why"],
+            &["data", "8192", "(page 2)", "why"],
+        ),
+        (
+            Error::Corrupt {
+                file: "log-1".into(),
+                offset: 4096,
+                page: None,
+                reason: "why".into(),
+            },
+            &["log-1 is corrupt at byte 4096: why"],
+        ),
+        (
+            Error::ForeignTree { name: "t".into() },
+            &["tree", "\"t\"", "another database"],
         ),
         (
             Error::OutOfSpace {
@@ -534,6 +547,16 @@ fn options_are_checked() {
     let new = || Options::new().cache_bytes(4 << 20);
     assert_eq!(refused(new().cache_bytes(0)), "cache_bytes");
     assert_eq!(refused(new().cache_bytes(u64::MAX)), "cache_bytes");
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("none");
+    for bytes in [u64::MAX, (1 << 38) + 1] {
+        let opened = new().cache_bytes(bytes).open(&path);
+        assert!(
+            matches!(&opened, Err(Error::InvalidOption { option: "cache_bytes", reason }) if reason.contains("67108864 pages")),
+            "{opened:?}"
+        );
+        assert!(!path.join("data").exists(), "a database was created");
+    }
     assert_eq!(refused(new().shards(0)), "shards");
     assert_eq!(refused(new().shards(257)), "shards");
     assert_eq!(refused(new().page_size(0)), "page_size");

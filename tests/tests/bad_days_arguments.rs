@@ -7,8 +7,8 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use support::{small, watched};
-use treering::{Db, Durability, Error, Options};
+use support::{block_on, small, watched};
+use treering::{Db, Durability, Error, Isolation, Options};
 
 fn in_memory() -> Db {
     Options::new()
@@ -133,6 +133,13 @@ fn trees_that_are_not_there() {
         dropped.put(b"k", b"old").expect("a put");
         let snapshot = client.snapshot();
         client.drop_tree("dropped").expect("a drop");
+        // What is left of it until its pages are free has a name that nobody can ask for.
+        for name in ["\0dropped/1", "\0dropped/2", "\0dropped/3", "\0dropped/4"] {
+            assert!(matches!(
+                client.snapshot().open_tree(name),
+                Err(Error::TreeNameInvalid { .. })
+            ));
+        }
         let is_gone = |error: Option<Error>| matches!(error, Some(Error::TreeNotFound { .. }));
         assert!(is_gone(dropped.get(b"k").err()));
         assert!(is_gone(dropped.put(b"k", b"v").err()));
@@ -153,6 +160,46 @@ fn trees_that_are_not_there() {
         assert_eq!(again.get(b"k").expect("a read"), None);
         assert!(is_gone(dropped.get(b"k").err()));
         assert!(is_gone(snapshot.get(&again, b"k").err()));
+    });
+}
+
+/// Trees have numbers within their database: one of another database would stand for something else.
+#[test]
+fn trees_of_another_database_are_refused() {
+    watched(|| {
+        let (db, other) = (in_memory(), in_memory());
+        let client = db.client();
+        let tree = client.tree("t").expect("a tree");
+        tree.put(b"k", b"v").expect("a put");
+        let foreign = other.client().tree("foreign").expect("a tree");
+        foreign.put(b"k", b"foreign").expect("a put");
+        let is_refused =
+            |error: Option<Error>| matches!(error, Some(Error::ForeignTree { name }) if name == "foreign");
+        let mut batch = client.batch();
+        batch.put(&foreign, b"k", b"w");
+        assert!(is_refused(batch.commit().err()));
+        let mut batch = client.batch();
+        batch.put(&tree, b"k", b"w").delete(&foreign, b"k");
+        assert!(is_refused(batch.send().err()));
+        let snapshot = client.snapshot();
+        assert!(is_refused(snapshot.get(&foreign, b"k").err()));
+        assert!(is_refused(snapshot.get_many(&foreign, &[b"k"]).err()));
+        assert!(is_refused(snapshot.range(&foreign, ..).err()));
+        assert!(is_refused(snapshot.len(&foreign).err()));
+        assert!(is_refused(block_on(snapshot.get_async(&foreign, b"k")).err()));
+        assert!(is_refused(
+            block_on(snapshot.get_many_async(&foreign, &[b"k"])).err()
+        ));
+        assert!(is_refused(client.diff(&snapshot, &snapshot, &foreign).err()));
+        let mut transaction = client.begin(Isolation::Serializable).expect("a transaction");
+        assert!(is_refused(transaction.get(&foreign, b"k").err()));
+        assert!(is_refused(transaction.range(&foreign, ..).err()));
+        assert!(is_refused(transaction.prefix(&foreign, b"k").err()));
+        assert!(is_refused(transaction.put(&foreign, b"k", b"w").err()));
+        assert!(is_refused(transaction.delete(&foreign, b"k").err()));
+        transaction.commit().expect("nothing to commit");
+        assert_eq!(tree.get(b"k").expect("a read").expect("the value"), b"v");
+        assert_eq!(foreign.get(b"k").expect("a read").expect("the value"), b"foreign");
     });
 }
 

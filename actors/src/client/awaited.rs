@@ -95,16 +95,16 @@ impl Snapshot {
     /// [`get`](Snapshot::get) as a future.
     pub fn get_async(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Awaiting<Option<Value>> {
         let (inner, version) = (Arc::clone(&self.inner), Arc::clone(&self.version));
-        let (tree, key) = (tree.id, key.as_ref().to_vec());
-        Awaiting::new(async move { inner.get_awaiting(&version, tree, &key).await })
+        let (tree, key) = (tree.id_in(&self.inner), key.as_ref().to_vec());
+        Awaiting::new(async move { inner.get_awaiting(&version, tree?, &key).await })
     }
 
     /// [`get_many`](Snapshot::get_many) as a future.
     pub fn get_many_async<K: AsRef<[u8]>>(&self, tree: &Tree, keys: &[K]) -> Awaiting<Vec<Option<Value>>> {
         let (inner, version) = (Arc::clone(&self.inner), Arc::clone(&self.version));
-        let tree = tree.id;
+        let tree = tree.id_in(&self.inner);
         let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.as_ref().to_vec()).collect();
-        Awaiting::new(async move { inner.get_many_awaiting(&version, tree, &keys).await })
+        Awaiting::new(async move { inner.get_many_awaiting(&version, tree?, &keys).await })
     }
 }
 

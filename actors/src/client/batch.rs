@@ -64,16 +64,17 @@ impl Batch {
 
     fn try_add(&mut self, tree: &Tree, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         self.inner.check_key(key)?;
-        self.inner.check_tree(tree.id)?;
+        let tree = tree.id_in(&self.inner)?;
+        self.inner.check_tree(tree)?;
         match value {
-            None => RecordWriter(&mut self.records).delete(tree.id, key),
+            None => RecordWriter(&mut self.records).delete(tree, key),
             Some(value) if value.len() <= self.inner.inline_bytes_max() => {
-                RecordWriter(&mut self.records).put(tree.id, key, value);
+                RecordWriter(&mut self.records).put(tree, key, value);
             }
             Some(value) => {
                 let (pair, kind) = self.inner.pack(key, value)?;
                 debug_assert_eq!(kind, ValueKind::Blob);
-                RecordWriter(&mut self.records).put_blob(tree.id, key, pair.value());
+                RecordWriter(&mut self.records).put_blob(tree, key, pair.value());
             }
         }
         self.writes += 1;
@@ -101,7 +102,8 @@ impl Batch {
     /// Applies all writes, or none.
     ///
     /// # Errors
-    /// The first bad argument of the batch, [`Error::TransactionTooLarge`], and as [`Tree::put`].
+    /// The first bad argument of the batch, [`Error::ForeignTree`] among them; [`Error::TransactionTooLarge`]; and as
+    /// [`Tree::put`].
     pub fn commit(self) -> Result<()> {
         self.dispatch(true)?.wait()
     }

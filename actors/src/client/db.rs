@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use treering_engine::Seq;
+
 use super::backup::Backup;
 use super::batch::Batch;
 use super::close::{Ending, Running, flush};
@@ -10,6 +12,7 @@ use super::diff::{Diff, check_own};
 use super::fence::Fences;
 use super::snapshot::Snapshot;
 use super::tree::Tree;
+use crate::actor::Nanos;
 use crate::commit::{CommitMessage, DROPPED_PREFIX, TreeChange};
 use crate::error::{Error, Result};
 use crate::flusher::FlusherMessage;
@@ -17,12 +20,15 @@ use crate::options::{Durability, Options};
 use crate::recovery::{self, Claimed};
 use crate::runtime::{KeysAhead, Runtime};
 use crate::shard::Action;
-use crate::shared::with_guard;
+use crate::shared::{Version, with_guard};
 use crate::stats::Stats;
 use crate::ticket::{Outcome, Ticket, ticket};
 
 /// Longest name of a tree, bytes.
 const TREE_NAME_BYTES_MAX: usize = 1024;
+
+/// How long a client waits for the flusher to hear of a group before it asks again.
+const FLUSHER_BEHIND_NANOS: Nanos = 10_000;
 
 /// Longest name of a snapshot, bytes.
 const SNAPSHOT_NAME_BYTES_MAX: usize = 1024;
@@ -160,7 +166,7 @@ impl Db {
 
     /// Takes a snapshot of all trees that survives reopening, until it is dropped by name. Writes a checkpoint, and
     /// returns when that is durable: readers and writers go on meanwhile, and what they write until it begins may be in
-    /// the snapshot; what was acknowledged before this call is.
+    /// the snapshot; what could be read before this call is.
     ///
     /// As long as it exists, the pages that it alone reaches stay on disk: at most one old copy of what was changed
     /// since.
@@ -172,6 +178,12 @@ impl Db {
     pub fn create_named_snapshot(&self, name: &str) -> Result<Snapshot> {
         check_snapshot_name(name)?;
         self.inner.runtime.shared.status.check_write()?;
+        // The checkpoint takes the newest version that the flusher knows of, which shall not be older than what the
+        // caller may have read: whether it is still kept or not, the flusher has heard of that now.
+        match self.inner.version_at(self.inner.hold_current().seq) {
+            Ok(_) | Err(Error::VersionGone { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let name = Arc::from(name);
         let version = self
             .inner
@@ -394,13 +406,9 @@ impl Client {
     /// [`Error::VersionGone`] if nothing so old is retained, or `seq` has not been reached; [`Error::Closed`].
     pub fn snapshot_at(&self, seq: u64) -> Result<Snapshot> {
         self.inner.runtime.shared.status.check_read()?;
-        let seq = treering_engine::Seq(seq);
-        let version = self
-            .inner
-            .ask_flusher(|reply| FlusherMessage::VersionAt { seq, reply })??;
         Ok(Snapshot {
+            version: self.inner.version_at(Seq(seq))?,
             inner: Arc::clone(&self.inner),
-            version,
         })
     }
 
@@ -409,23 +417,24 @@ impl Client {
     /// keys there.
     ///
     /// # Errors
-    /// [`Error::ForeignSnapshot`] for snapshots of another database; [`Error::TreeNotFound`] if the tree is in neither;
-    /// [`Error::Closed`]. Each item may be [`Error::Corrupt`] or [`Error::Io`], which ends the iteration.
+    /// [`Error::ForeignSnapshot`] and [`Error::ForeignTree`] for those of another database; [`Error::TreeNotFound`] if
+    /// the tree is in neither snapshot; [`Error::Closed`]. Each item may be [`Error::Corrupt`] or [`Error::Io`], which ends the iteration.
     pub fn diff(&self, older: &Snapshot, newer: &Snapshot, tree: &Tree) -> Result<Diff> {
         self.inner.runtime.shared.status.check_read()?;
-        for inner in [&older.inner, &newer.inner, &tree.inner] {
-            check_own(&self.inner, inner)?;
+        for snapshot in [older, newer] {
+            check_own(&self.inner, &snapshot.inner)?;
         }
+        let tree = tree.id_in(&self.inner)?;
         Diff::new(
             Arc::clone(&self.inner),
             Arc::clone(&older.version),
             Arc::clone(&newer.version),
-            tree.id,
+            tree,
         )
     }
 }
 
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let invalid = |reason| {
         Err(Error::TreeNameInvalid {
             name: name.into(),
@@ -465,6 +474,24 @@ impl Inner {
         let (sender, receiver) = oneshot::channel();
         self.runtime.send_flusher(question(sender));
         self.runtime.wait(receiver, None).ok_or(Error::Closed)
+    }
+
+    /// The version that was the newest one after commit group `seq`. A group can be read a moment before the flusher
+    /// hears of it: then it is asked again.
+    fn version_at(&self, seq: Seq) -> Result<Arc<Version>> {
+        loop {
+            let published = self.hold_current().seq;
+            let answer = self.ask_flusher(|reply| FlusherMessage::VersionAt { seq, reply })?;
+            match answer {
+                // Once the database is poisoned, nobody may be left who tells it.
+                Err(Error::VersionGone { newest, .. })
+                    if newest < seq.0 && seq <= published && !self.runtime.shared.status.is_poisoned() =>
+                {
+                    self.runtime.pause(FLUSHER_BEHIND_NANOS);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     pub(super) fn ticket<T>(&self, narrow: fn(Outcome) -> T) -> (crate::ticket::Reply, Ticket<T>) {

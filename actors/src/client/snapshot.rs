@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::bounds::KeyBounds;
-use super::db::Inner;
+use super::db::{Inner, check_name};
 use super::range::Range;
 use super::read::tree_of;
 use super::tree::Tree;
@@ -50,8 +50,10 @@ impl Snapshot {
     /// A tree of the snapshot by name, also if it was dropped since: then only snapshots can be asked for it.
     ///
     /// # Errors
-    /// [`TreeNotFound`](crate::Error::TreeNotFound) if it did not exist yet.
+    /// [`TreeNotFound`](crate::Error::TreeNotFound) if it did not exist yet,
+    /// [`TreeNameInvalid`](crate::Error::TreeNameInvalid), [`Closed`](crate::Error::Closed).
     pub fn open_tree(&self, name: &str) -> Result<Tree> {
+        check_name(name)?;
         let shared = &self.inner.runtime.shared;
         shared.status.check_read()?;
         let state = self.version.directory.by_name(name);
@@ -77,12 +79,13 @@ impl Snapshot {
     /// The value that the key had.
     ///
     /// # Errors
-    /// As [`Tree::get`]; [`TreeNotFound`](crate::Error::TreeNotFound) if the tree did not exist yet.
+    /// As [`Tree::get`]; [`TreeNotFound`](crate::Error::TreeNotFound) if the tree did not exist yet,
+    /// [`ForeignTree`](crate::Error::ForeignTree) if it is one of another database.
     pub fn get(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
         self.inner.check_key(key)?;
         self.inner.runtime.shared.status.check_read()?;
-        self.inner.get(Some(&self.version), tree.id, key)
+        self.inner.get(Some(&self.version), tree.id_in(&self.inner)?, key)
     }
 
     /// The values that the keys had, as [`Tree::get_many`].
@@ -93,25 +96,26 @@ impl Snapshot {
         keys.iter()
             .try_for_each(|key| self.inner.check_key(key.as_ref()))?;
         self.inner.runtime.shared.status.check_read()?;
-        self.inner.get_many(&self.version, tree.id, keys)
+        self.inner.get_many(&self.version, tree.id_in(&self.inner)?, keys)
     }
 
     /// The entries that the tree had within `bounds`.
     ///
     /// # Errors
-    /// As [`Tree::range`].
+    /// As [`Tree::range`], and [`ForeignTree`](crate::Error::ForeignTree).
     pub fn range<K: AsRef<[u8]>>(&self, tree: &Tree, bounds: impl KeyBounds<K>) -> Result<Range> {
         self.inner.runtime.shared.status.check_read()?;
+        let tree = tree.id_in(&self.inner)?;
         let version = Arc::clone(&self.version);
-        Range::new(Arc::clone(&self.inner), version, tree.id, bounds.to_bytes())
+        Range::new(Arc::clone(&self.inner), version, tree, bounds.to_bytes())
     }
 
     /// Number of keys that the tree had.
     ///
     /// # Errors
-    /// [`TreeNotFound`](crate::Error::TreeNotFound).
+    /// [`TreeNotFound`](crate::Error::TreeNotFound), [`ForeignTree`](crate::Error::ForeignTree).
     pub fn len(&self, tree: &Tree) -> Result<u64> {
-        Ok(tree_of(&self.version, tree.id)?.entries())
+        Ok(tree_of(&self.version, tree.id_in(&self.inner)?)?.entries())
     }
 
     /// Whether the tree had no keys.

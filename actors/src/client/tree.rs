@@ -12,7 +12,7 @@ use super::db::Inner;
 use super::range::Range;
 use super::read::tree_of;
 use super::scan::{Scan, partitions_within};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shard::{Action, Condition, UpdateFunction};
 use crate::shared::with_guard;
@@ -40,6 +40,19 @@ impl Tree {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The tree's number, for something that belongs to a database: numbers mean something within one only.
+    ///
+    /// # Errors
+    /// [`ForeignTree`](Error::ForeignTree).
+    pub(super) fn id_in(&self, inner: &Arc<Inner>) -> Result<TreeId> {
+        if !Arc::ptr_eq(&self.inner, inner) {
+            return Err(Error::ForeignTree {
+                name: self.name.to_string(),
+            });
+        }
+        Ok(self.id)
     }
 
     /// The same tree, with another promise for the writes made through this handle.

@@ -66,10 +66,11 @@ pub(crate) struct Content {
 
 /// Creates the files of an empty database, which is called `database_id`.
 pub(super) fn create(directory: &dyn Directory, options: &Options, database_id: [u8; 16]) -> Result<()> {
-    let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT) as u32;
+    let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
+    options.check_cache(page_bytes, page_bytes)?;
     create_with(
         directory,
-        page_bytes,
+        page_bytes as u32,
         options.log_segment_bytes,
         database_id,
         |_| {

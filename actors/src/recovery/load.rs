@@ -42,16 +42,8 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
             reason,
         });
     }
-    if options.cache_bytes < crate::options::FRAMES_MIN * u64::from(superblock.page_bytes) {
-        let reason = format!(
-            "{} is less than 256 pages of {} bytes",
-            options.cache_bytes, superblock.page_bytes
-        );
-        return Err(Error::InvalidOption {
-            option: "cache_bytes",
-            reason,
-        });
-    }
+    let page_bytes = superblock.page_bytes as usize;
+    options.check_cache(page_bytes, page_bytes)?;
     let bytes = data
         .len()
         .map_err(|error| Error::io(format!("measuring {DATA_FILE}"), error))?;

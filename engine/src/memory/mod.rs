@@ -65,7 +65,7 @@ pub struct FrameId(pub u32);
 #[non_exhaustive]
 pub enum MemoryError {
     /// Too few or too many frames.
-    #[error("{frames} frames: must be at least {min} and at most {max}", min = Memory::FRAMES_MIN, max = FRAMES_MAX)]
+    #[error("{frames} frames: must be at least {min} and at most {max}", min = Memory::FRAMES_MIN, max = Memory::FRAMES_MAX)]
     Frames {
         /// What was asked for.
         frames: usize,
@@ -101,6 +101,8 @@ pub struct Memory {
 impl Memory {
     /// The fewest frames that a memory can have.
     pub const FRAMES_MIN: usize = 8;
+    /// The most frames that a memory can have.
+    pub const FRAMES_MAX: usize = FRAMES_MAX;
 
     /// Memory of `frames` frames of `page_bytes` bytes each, all free.
     ///

@@ -121,18 +121,19 @@ impl Transaction {
     /// The value of a key: the transaction's own, or the snapshot's.
     ///
     /// # Errors
-    /// As [`Tree::get`].
+    /// As [`Tree::get`]; [`Error::ForeignTree`] for a tree of another database.
     pub fn get(&self, tree: &Tree, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
         self.inner.check_key(key)?;
-        if let Some(own) = self.writes.get(&tree.id).and_then(|writes| writes.get(key)) {
+        let tree = tree.id_in(&self.inner)?;
+        if let Some(own) = self.writes.get(&tree).and_then(|writes| writes.get(key)) {
             return Ok(own.clone());
         }
         self.inner.runtime.shared.status.check_read()?;
-        let found = self.inner.find(Some(&self.version), tree.id, key)?;
+        let found = self.inner.find(Some(&self.version), tree, key)?;
         if self.isolation == Isolation::Serializable {
             let mut reads = self.reads.borrow_mut();
-            let keys = reads.keys.entry(tree.id).or_default();
+            let keys = reads.keys.entry(tree).or_default();
             if !keys.contains_key(key) {
                 keys.insert(key.to_vec(), stored(&found));
             }
@@ -162,7 +163,7 @@ impl Transaction {
         tree: &Tree,
         bounds: impl KeyBounds<K>,
     ) -> Result<TransactionRange<'_>> {
-        self.range_within(tree.id, bounds.to_bytes())
+        self.range_within(tree.id_in(&self.inner)?, bounds.to_bytes())
     }
 
     /// The entries whose keys begin with `prefix`.
@@ -170,7 +171,7 @@ impl Transaction {
     /// # Errors
     /// As [`Tree::range`].
     pub fn prefix(&self, tree: &Tree, prefix: impl AsRef<[u8]>) -> Result<TransactionRange<'_>> {
-        self.range_within(tree.id, of_prefix(prefix.as_ref()))
+        self.range_within(tree.id_in(&self.inner)?, of_prefix(prefix.as_ref()))
     }
 
     fn range_within(&self, tree: TreeId, (lower, upper): OwnedBounds) -> Result<TransactionRange<'_>> {
@@ -200,7 +201,7 @@ impl Transaction {
     /// Writes a value.
     ///
     /// # Errors
-    /// Bad arguments as [`Tree::put`]; [`Error::TransactionTooLarge`] when the log can't take all writes at once.
+    /// Bad arguments as [`Tree::put`], [`Error::ForeignTree`]; [`Error::TransactionTooLarge`] when the log can't take all writes at once.
     pub fn put(&mut self, tree: &Tree, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let value = value.as_ref();
         if value.len() as u64 > super::VALUE_BYTES_MAX {
@@ -222,11 +223,12 @@ impl Transaction {
 
     fn write(&mut self, tree: &Tree, key: &[u8], value: Option<Value>) -> Result<()> {
         self.inner.check_key(key)?;
+        let tree = tree.id_in(&self.inner)?;
         let logged = |value: &Option<Value>| {
             let value_bytes = value.as_ref().map_or(0, |value| value.len());
             HEAD_BYTES_MAX + key.len() + value_bytes.min(self.inner.inline_bytes_max())
         };
-        let writes = self.writes.entry(tree.id).or_default();
+        let writes = self.writes.entry(tree).or_default();
         let before = writes.get(key).map_or(0, logged);
         let needed = self.write_bytes - before + logged(&value);
         let limit = self.inner.runtime.shared.settings.batch_record_bytes_max;
