@@ -87,6 +87,7 @@ pub(crate) fn ticket<T>(
         receiver,
         runtime: Arc::clone(runtime),
         shard,
+        polled: false,
         narrow,
     };
     let reply = Reply {
@@ -97,7 +98,7 @@ pub(crate) fn ticket<T>(
 }
 
 /// The promise of an answer: block for it with [`wait`](Ticket::wait), look with [`try_wait`](Ticket::try_wait), or
-/// `.await` it, in any runtime or none.
+/// `.await` it, in any runtime or none; or one after the other: what was polled in vain may still be waited for.
 ///
 /// A thread that waits may run the actors that its answer depends on; one that awaits or only looks leaves them to
 /// their own threads. Every ticket is answered: with the result of its request, or with [`Error::Closed`] when the
@@ -109,6 +110,8 @@ pub struct Ticket<T> {
     receiver: oneshot::Receiver<Result<Outcome>>,
     runtime: Arc<Runtime>,
     shard: Option<ShardId>,
+    /// Whether it was polled: from then on its channel wakes a task, and lets no thread block.
+    polled: bool,
     narrow: fn(Outcome) -> T,
 }
 
@@ -137,15 +140,18 @@ impl<T> Ticket<T> {
     pub fn wait(self) -> Result<T> {
         self.runtime.check_wait()?;
         let Ticket {
-            receiver,
+            mut receiver,
             runtime,
             shard,
+            polled,
             narrow,
         } = self;
-        runtime
-            .wait(receiver, shard)
-            .unwrap_or(Err(Error::Closed))
-            .map(narrow)
+        let answer = if polled {
+            runtime.wait_polled(&mut receiver, Duration::MAX).ok()
+        } else {
+            runtime.wait(receiver, shard)
+        };
+        answer.unwrap_or(Err(Error::Closed)).map(narrow)
     }
 
     /// The answer, if it is there; never blocks. It is handed out once: afterwards the ticket is of no use, and says
@@ -168,7 +174,12 @@ impl<T> Ticket<T> {
     /// As [`wait`](Ticket::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<T>> {
         self.runtime.check_wait()?;
-        match self.runtime.wait_timeout(&self.receiver, timeout) {
+        let answer = if self.polled {
+            self.runtime.wait_polled(&mut self.receiver, timeout)
+        } else {
+            self.runtime.wait_timeout(&self.receiver, timeout)
+        };
+        match answer {
             Ok(answer) => answer.map(self.narrow).map(Some),
             Err(oneshot::RecvTimeoutError::Timeout) => Ok(None),
             Err(oneshot::RecvTimeoutError::Disconnected) => Err(Error::Closed),
@@ -181,6 +192,7 @@ impl<T> Future for Ticket<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let narrow = self.narrow;
+        self.polled = true;
         match Pin::new(&mut self.receiver).poll(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(answer) => Poll::Ready(answer.unwrap_or(Err(Error::Closed)).map(narrow)),

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
@@ -168,10 +170,13 @@ fn a_closure_that_waits_for_its_own_database_is_told() {
         let client = db.client();
         let tree = client.tree("t").expect("a tree");
         tree.put(b"large", vec![1; 100_000]).expect("a put");
+        let directory = tempfile::tempdir().expect("a directory");
+        let (copy, changes) = (directory.path().join("copy"), directory.path().join("changes"));
         let inside = (db.clone(), client.clone(), tree.clone());
         let (told, answers) = mpsc::channel();
         tree.update(b"k", move |_| {
             let (db, client, tree) = &inside;
+            let snapshot = client.snapshot();
             let would_wait: Vec<Option<Error>> = vec![
                 tree.put(b"other", b"v").err(),
                 tree.put(b"other", vec![2; 100_000]).err(),
@@ -185,6 +190,13 @@ fn a_closure_that_waits_for_its_own_database_is_told() {
                 client.drop_tree("t").err(),
                 db.flush().err(),
                 db.checkpoint().err(),
+                db.create_named_snapshot("n").err(),
+                client.snapshot_at(snapshot.seq()).err(),
+                db.backup(&copy).err(),
+                snapshot.backup_since(&snapshot, &changes).err(),
+                tree.subscribe(b"").err(),
+                tree.bulk_load([(b"a", b"b")]).err(),
+                client.transact(|tx| tx.put(tree, b"other", b"v")).err(),
                 db.clone().close().err(),
             ];
             // What neither waits nor misses is fine.
@@ -201,6 +213,8 @@ fn a_closure_that_waits_for_its_own_database_is_told() {
         assert!(found.expect("a read"));
         sent.expect("sent");
         assert_eq!(tree.get(b"other").expect("a read"), None, "nothing was done");
+        let left = directory.path().read_dir().expect("a directory").count();
+        assert_eq!(left, 0, "nothing was done");
         db.flush().expect("a flush");
         tree.put(b"behind", b"v").expect("a put");
         assert_eq!(tree.get(b"sent").expect("a read").expect("the value"), b"v");
@@ -256,6 +270,34 @@ fn a_ticket_can_be_looked_at_and_waited_for_a_while() {
             .expect("an update")
             .is_none()
         {}
+        // Polled in vain, it may still be waited for.
+        for limited in [false, true] {
+            let (go, gate) = mpsc::channel::<()>();
+            let mut polled = tree
+                .send_update(b"k", move |_| {
+                    let _ = gate.recv();
+                    Some(b"v".to_vec())
+                })
+                .expect("sent");
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(Pin::new(&mut polled).poll(&mut context).is_pending());
+            let early = polled.wait_timeout(Duration::from_millis(1));
+            assert_eq!(early.expect("no failure"), None);
+            let opener = std::thread::spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                go.send(()).expect("a closure that waits");
+            });
+            if limited {
+                let late = polled.wait_timeout(Duration::from_secs(60));
+                assert_eq!(late.expect("an update"), Some(()));
+                let mut context = Context::from_waker(Waker::noop());
+                let again = Pin::new(&mut polled).poll(&mut context);
+                assert!(matches!(again, Poll::Ready(Err(Error::Closed))), "{again:?}");
+            } else {
+                polled.wait().expect("an update");
+            }
+            opener.join().expect("a thread that ends");
+        }
         let mut put = tree.send_put(b"k", b"w").expect("sent");
         while put.try_wait().expect("a put").is_none() {
             std::thread::yield_now();

@@ -57,8 +57,9 @@ pub struct Backup {
 }
 
 impl Inner {
-    /// Copies a version into a directory of the file system.
+    /// Copies a version into a directory of the file system. Leaves nothing there if it can't wait.
     pub(super) fn backup_to(&self, version: &Version, path: &Path) -> Result<Backup> {
+        self.runtime.check_wait()?;
         let directory = open_or_create(path)?;
         let _lock = lock(&directory, path)?;
         let names = directory

@@ -124,7 +124,9 @@ impl Snapshot {
     /// [`Error::ForeignSnapshot`], [`Error::BackupExists`], [`Error::AlreadyOpen`] while another one is being written into
     /// that directory, [`Error::Corrupt`], [`Error::OutOfSpace`], [`Error::Io`], [`Error::Closed`].
     pub fn backup_since(&self, base: &Snapshot, directory: impl AsRef<Path>) -> Result<IncrementalBackup> {
+        self.inner.runtime.check_wait()?;
         self.inner.runtime.shared.status.check_read()?;
+        check_own(&self.inner, &base.inner)?;
         let path = directory.as_ref();
         let directory = recovery::open_or_create(path)?;
         let _lock = recovery::lock(&directory, path)?;

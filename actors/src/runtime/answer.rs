@@ -1,6 +1,11 @@
 //! Waiting for answers, for clients: who waits runs what has to give the answer, if nobody else does.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
 use std::time::Duration;
 
 use treering_engine::ShardId;
@@ -21,6 +26,15 @@ const YIELDING_MAX: usize = 32;
 
 /// Threads that look for their answers from which one more gives the core away before it runs the shard.
 const GATHERING_MIN: usize = 2;
+
+/// Wakes a thread that waits for an answer which was polled before.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
 
 /// Looks for the answer a few times, and gives the core away a few times. `None`: it isn't there yet.
 fn look<T>(receiver: &oneshot::Receiver<T>) -> Option<Option<T>> {
@@ -116,6 +130,39 @@ impl Runtime {
         match &self.sim {
             Some(sim) => sim.wait_timeout(self, receiver, timeout),
             None => receiver.recv_timeout(timeout),
+        }
+    }
+
+    /// As [`wait_timeout`](Self::wait_timeout), for an answer that was polled before: its channel has a waker, and then
+    /// refuses, by a panic, to let a thread block. So this thread takes the waker's place.
+    pub fn wait_polled<T>(
+        &self,
+        receiver: &mut oneshot::Receiver<T>,
+        timeout: Duration,
+    ) -> std::result::Result<T, oneshot::RecvTimeoutError> {
+        if let Some(sim) = &self.sim {
+            return sim.wait_timeout(self, receiver, timeout);
+        }
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let until = self
+            .now()
+            .saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(Nanos::MAX));
+        loop {
+            if let Poll::Ready(answer) = Pin::new(&mut *receiver).poll(&mut Context::from_waker(&waker)) {
+                return answer.map_err(|_| oneshot::RecvTimeoutError::Disconnected);
+            }
+            if self.stopping.load(Ordering::SeqCst) {
+                // It may have come too late for anybody to run it.
+                self.discard_what_came_late();
+                return receiver
+                    .try_recv()
+                    .map_err(|_| oneshot::RecvTimeoutError::Disconnected);
+            }
+            let left = Duration::from_nanos(until.saturating_sub(self.now()));
+            if left.is_zero() {
+                return Err(oneshot::RecvTimeoutError::Timeout);
+            }
+            std::thread::park_timeout(left.min(STOPPED_LOOK));
         }
     }
 
