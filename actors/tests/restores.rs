@@ -135,6 +135,21 @@ fn what_is_no_chain_is_refused_before_anything_is_written() {
         other.backup_since("tuesday", path.join("none")),
         Err(Error::SnapshotNotFound { .. })
     ));
+    // Databases in memory are different ones, too.
+    let memory = [(); 2].map(|()| options().open_in_memory().unwrap());
+    for (db, name) in memory.iter().zip(["memory", "others"]) {
+        let client = db.client();
+        let tree = client.tree("t").unwrap();
+        let base = client.snapshot();
+        base.backup(path.join(name)).unwrap();
+        tree.put(b"k", name).unwrap();
+        let changes = path.join(format!("{name} changes"));
+        client.snapshot().backup_since(&base, changes).unwrap();
+    }
+    assert!(matches!(
+        refused("memory", &["others changes"]),
+        Error::NotABackup { .. }
+    ));
     // One writer in a directory at a time: both would write the same file.
     let directory = OsDirectory::create(path.join("busy")).unwrap();
     let lock = directory.lock().unwrap();

@@ -131,6 +131,37 @@ fn a_subscription_ends_with_its_tree_and_with_the_database() {
     assert!(matches!(after, Err(Error::Closed)));
 }
 
+/// Nothing would ever come, not even the end.
+#[test]
+fn a_tree_that_was_dropped_before_has_no_subscribers() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options().open(directory.path()).unwrap();
+    let client = db.client();
+    let tree = client.tree("t").unwrap();
+    let before = client.snapshot().seq();
+    tree.put(b"k", b"v").unwrap();
+    client.drop_tree("t").unwrap();
+    let after = client.snapshot().seq();
+    client.tree("another").unwrap();
+    let newest = client.snapshot().seq();
+    let is_gone = |error: Option<Error>| matches!(error, Some(Error::TreeNotFound { .. }));
+    assert!(is_gone(tree.subscribe(b"").err()));
+    assert!(is_gone(tree.subscribe_buffered(b"", 1 << 20).err()));
+    for seq in [after, newest] {
+        assert!(is_gone(tree.subscribe_from(b"", seq, 1 << 20).err()), "{seq}");
+    }
+    // Its last changes, and its end, are still in the log.
+    let told: Vec<Event> = tree
+        .subscribe_from(b"", before, 1 << 20)
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(change(&told[0]), (b"k".to_vec(), Some(b"v".to_vec())));
+    assert!(matches!(told[1], Event::TreeDropped { seq } if seq == after));
+    db.close().unwrap();
+}
+
 #[test]
 fn a_reader_that_waits_is_woken_by_every_writer() {
     let db = options().shards(2).open_in_memory().unwrap();

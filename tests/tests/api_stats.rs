@@ -165,6 +165,11 @@ fn the_log_its_groups_and_what_they_hold() {
         let recovered = unhurried().open(copy.path()).expect("a recovery").stats();
         assert_eq!(recovered.records_replayed, 30);
         assert!(recovered.recovery_nanos > 0);
+        assert_eq!(recovered.checkpoints, 0);
+        assert_eq!(
+            recovered.checkpoint_seq, checkpointed.checkpoint_seq,
+            "it began from that one"
+        );
     });
 }
 

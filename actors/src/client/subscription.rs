@@ -73,7 +73,8 @@ impl Tree {
     /// Waits until the groups that are being written are durable.
     ///
     /// # Errors
-    /// [`Error::OutOfSpace`] if there are 1024 subscriptions; [`Error::Closed`].
+    /// [`Error::TreeNotFound`] if the tree was dropped; [`Error::OutOfSpace`] if there are 1024 subscriptions;
+    /// [`Error::Closed`], [`Error::WouldDeadlock`].
     pub fn subscribe(&self, prefix: impl AsRef<[u8]>) -> Result<Subscription> {
         self.subscribe_buffered(prefix, BUFFER_BYTES_DEFAULT)
     }
@@ -86,7 +87,7 @@ impl Tree {
     /// As [`subscribe`](Tree::subscribe).
     pub fn subscribe_buffered(&self, prefix: impl AsRef<[u8]>, bytes: usize) -> Result<Subscription> {
         let (subscription, _) = self.begin(prefix.as_ref(), bytes)?;
-        Ok(subscription)
+        self.check_ends(subscription)
     }
 
     /// The changes that were committed after group `seq` (see [`Snapshot::seq`](crate::Snapshot::seq)), as far as they
@@ -104,7 +105,7 @@ impl Tree {
         let (mut subscription, range) = self.begin(prefix.as_ref(), bytes)?;
         let newest = Seq(range.next.0 - 1);
         if seq == newest.0 {
-            return Ok(subscription);
+            return self.check_ends(subscription);
         }
         let gone = |oldest: Seq| Error::VersionGone {
             seq,
@@ -138,6 +139,15 @@ impl Tree {
             Err(oldest) => return Err(gone(oldest)),
         };
         subscription.first = seq + 1;
+        self.check_ends(subscription)
+    }
+
+    /// Of a tree that was dropped before a subscription begins nothing would ever come, not even the end.
+    fn check_ends(&self, subscription: Subscription) -> Result<Subscription> {
+        let feeds = [subscription.history.as_ref(), Some(&*subscription.feed)];
+        if !feeds.into_iter().flatten().any(Feed::has_ended) {
+            self.inner.check_tree(self.id)?;
+        }
         Ok(subscription)
     }
 

@@ -16,7 +16,7 @@ use super::page_set::PageSet;
 use super::retained::Retained;
 use crate::actor::Nanos;
 use crate::error::Error;
-use crate::shared::{Shared, Version};
+use crate::shared::{Counter, Shared, Version};
 use crate::ticket::Reply;
 
 /// Where the flusher starts from.
@@ -146,6 +146,7 @@ impl Flusher {
             extent.ids().for_each(|id| published.insert(id));
         }
         let retained = Retained::new(shared.settings.retention);
+        shared.counters.set(Counter::CheckpointSeq, version.seq.0);
         Flusher {
             shared,
             space,

@@ -199,7 +199,9 @@ fn replay_log(runtime: &Arc<Runtime>, log: &log::Log, scanned: log::Scanned) -> 
 /// Makes a database without files.
 pub(crate) fn open_memory(options: &Options) -> Result<Opened> {
     let page_bytes = options.page_bytes.unwrap_or(PAGE_BYTES_DEFAULT);
-    let superblock = create::initial_superblock(page_bytes as u32, options.log_segment_bytes, [0; 16]);
+    // Backups name the database that they are of, and an incremental one is refused for the copy of another.
+    let superblock =
+        create::initial_superblock(page_bytes as u32, options.log_segment_bytes, create::random_id());
     let Some(layout) = superblock.segment_layout() else {
         unreachable!("the segment size was validated with the options")
     };

@@ -180,6 +180,11 @@ impl Feed {
         tell(&mut queue, told);
     }
 
+    /// Whether the end is queued.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.queue().entries.back(), Some(Entry::Dropped { .. }))
+    }
+
     /// Nothing more will come: who waits is told that the database was closed.
     pub fn close(&self) {
         let mut queue = self.queue();
