@@ -104,11 +104,26 @@ pub trait Store: Send + Sync {
         Err("states of this engine are not held in any row".into())
     }
 
+    /// Pages that the present state shows, and pages that only earlier states show, in memory or on the device; `None` for
+    /// engines that don't tell.
+    fn pages(&self) -> Option<Pages> {
+        None
+    }
+
     /// Closes the store in good order.
     ///
     /// # Errors
     /// The engine's.
     fn close(self: Box<Self>) -> Result<()>;
+}
+
+/// What [`Store::pages`] tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Pages {
+    /// Of the present state.
+    pub present: u64,
+    /// Of earlier states only.
+    pub earlier: u64,
 }
 
 /// A state of a store that is held.

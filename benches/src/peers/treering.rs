@@ -13,7 +13,7 @@ use std::path::Path;
 
 use ::treering::{Client, Db, Durability, Options, Ticket, Tree};
 
-use super::{Held, Profile, Promise, SEND_BATCH_WRITES, Seen, Session, Store, copy_out, refill};
+use super::{Held, Pages, Profile, Promise, SEND_BATCH_WRITES, Seen, Session, Store, copy_out, refill};
 use crate::Result;
 use crate::workload::{Key, Record, Value};
 
@@ -91,6 +91,14 @@ impl Store for Treering {
 
     fn hold(&self) -> Result<Box<dyn Held + '_>> {
         Ok(Box::new(self.database.client().snapshot()))
+    }
+
+    fn pages(&self) -> Option<Pages> {
+        let stats = self.database.stats();
+        Some(Pages {
+            present: stats.live_pages,
+            earlier: stats.retained_pages,
+        })
     }
 
     fn close(self: Box<Self>) -> Result<()> {

@@ -13,6 +13,7 @@ const WRITES_AT_A_TIME: u64 = 1_000;
 pub(super) fn run(context: &Context) -> Result<Vec<Row>> {
     let mut kept = Vec::new();
     let mut files = Vec::new();
+    let mut retained = Vec::new();
     for engine in context
         .engines
         .iter()
@@ -23,7 +24,7 @@ pub(super) fn run(context: &Context) -> Result<Vec<Row>> {
         let mut records = context.values.records(0..context.settings.records);
         opened.store.load_random(&mut records)?;
         opened.store.settle()?;
-        let (mut ratios, mut growths) = (Vec::new(), Vec::new());
+        let (mut ratios, mut growths, mut copies) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..context.settings.rounds {
             let free = overwrite(context, &opened, round)?;
             opened.store.settle()?;
@@ -33,6 +34,12 @@ pub(super) fn run(context: &Context) -> Result<Vec<Row>> {
             // Before the snapshot goes: what it keeps is on the device then.
             opened.store.settle()?;
             growths.push(data_bytes(&opened)? / before);
+            copies.extend(
+                opened
+                    .store
+                    .pages()
+                    .map(|pages| pages.earlier as f64 / pages.present as f64),
+            );
             drop(held);
             opened.store.settle()?;
             ratios.push(with_snapshot / free);
@@ -41,6 +48,9 @@ pub(super) fn run(context: &Context) -> Result<Vec<Row>> {
         eprintln!("{}: keeps {ratio:.2}, file {growth:.2}", engine.title());
         kept.push((engine, format!("{:.0}%", ratio * 100.0)));
         files.push((engine, format!("{growth:.2}x")));
+        if !copies.is_empty() {
+            retained.push((engine, format!("{:.2}x", median(copies))));
+        }
         opened.remove()?;
     }
     let seconds = held_time(&context.settings).as_secs_f64();
@@ -56,6 +66,12 @@ pub(super) fn run(context: &Context) -> Result<Vec<Row>> {
             title: "the data file after that, against before; 2x is one old copy of everything".to_owned(),
             wanted: "2x, no more",
             figures: files,
+        },
+        Row {
+            title: "pages that only the snapshot shows then, in memory or in the file, against those of the newest state"
+                .to_owned(),
+            wanted: "1x, no more",
+            figures: retained,
         },
     ])
 }
