@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use treering_engine::PAGE_BYTES_MAX;
 use treering_engine::memory::Memory;
 
 use crate::client::Db;
@@ -71,8 +72,6 @@ pub struct Options {
 
 /// Page size of a database that was created without asking for another.
 pub(crate) const PAGE_BYTES_DEFAULT: usize = 4096;
-/// Largest page size.
-const PAGE_BYTES_MAX: usize = 65536;
 /// Longest time that a commit may wait for others.
 const GATHER_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Fewest frames with which every operation can still run: paths, reserves and a working set.
@@ -221,7 +220,7 @@ impl Options {
     }
 
     /// Opens a database that has no files and ends with its last handle. A full cache is
-    /// [`Error::OutOfSpace`].
+    /// [`Error::OutOfSpace`]. Large values are kept beside the cache, without a bound.
     ///
     /// # Errors
     /// [`Error::InvalidOption`], or [`Error::OutOfSpace`] when the memory can't be had.

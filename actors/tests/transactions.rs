@@ -468,6 +468,25 @@ fn a_client_that_goes_away_leaves_no_lock() {
     db.close().unwrap();
 }
 
+/// What the log takes of a large value is where it lies: a transaction holds as many of them as a batch.
+#[test]
+fn many_large_values_fit_one_transaction() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = || options().page_size(65536).cache_bytes(64 << 20).shards(1);
+    let db = options().open(directory.path()).unwrap();
+    let tree = db.client().tree("t").unwrap();
+    let large = vec![7; 20_000];
+    db.client()
+        .transact(|tx| (0..100_u32).try_for_each(|number| tx.put(&tree, number.to_be_bytes(), &large)))
+        .unwrap();
+    drop(tree);
+    db.close().unwrap();
+    let db = options().open(directory.path()).unwrap();
+    let tree = db.client().tree("t").unwrap();
+    assert_eq!(tree.len().unwrap(), 100);
+    assert!(tree.range(..).unwrap().all(|entry| entry.unwrap().1 == large));
+}
+
 #[test]
 fn large_values_of_transactions_are_there_or_given_back() {
     let directory = tempfile::tempdir().unwrap();

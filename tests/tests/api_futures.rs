@@ -43,7 +43,12 @@ fn reads_await_what_is_not_in_memory() {
             let found = block_on(tree.get_async(number.to_be_bytes())).expect("a read");
             assert_eq!(found.expect("the value"), value(number));
         }
-        assert_eq!(block_on(tree.get_async(b"none")).expect("a read"), None);
+        let mut once = tree.get_async(b"none");
+        assert_eq!(block_on(&mut once).expect("a read"), None);
+        assert!(
+            matches!(block_on(once), Err(Error::Closed)),
+            "a result is handed out once"
+        );
         assert_eq!(
             block_on(tree.get_async(0_u32.to_be_bytes())).expect("a read"),
             None

@@ -11,6 +11,9 @@ const HEAD_BYTES: usize = 22;
 /// Bytes of one extent.
 const EXTENT_BYTES: usize = 8;
 
+/// Bytes of the descriptor of a blob in one extent, as clients write them.
+pub(crate) const DESCRIPTOR_BYTES: usize = HEAD_BYTES + EXTENT_BYTES;
+
 /// Where a blob lies and how to know it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct BlobDescriptor {

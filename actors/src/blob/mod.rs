@@ -11,7 +11,7 @@
 mod descriptor;
 mod reading;
 
-pub(crate) use descriptor::{BlobDescriptor, blob_extents, blobs_in};
+pub(crate) use descriptor::{BlobDescriptor, DESCRIPTOR_BYTES, blob_extents, blobs_in};
 pub(crate) use reading::{BlobReading, Piece, Pieces, checked, piece_buffer, wrong_checksum};
 
 /// Bytes written or read at a time: what a blob costs in memory beyond the value itself. A multiple of every page size.

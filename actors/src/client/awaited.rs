@@ -31,13 +31,14 @@ use crate::runtime::spawn_detached;
 use crate::shared::{HeldFrame, Version, with_reader};
 use crate::value::Value;
 
-/// A result to be awaited, in any runtime or none. Can be sent to other threads, and dropped at any time.
+/// A result to be awaited, in any runtime or none. Can be sent to other threads, and dropped at any time. It is handed out
+/// once: polled after that, this says [`Error::Closed`], as a [`Ticket`](crate::Ticket) does.
 #[must_use = "futures do nothing unless they are polled"]
-pub struct Awaiting<T>(Pin<Box<dyn Future<Output = Result<T>> + Send>>);
+pub struct Awaiting<T>(Option<Pin<Box<dyn Future<Output = Result<T>> + Send>>>);
 
 impl<T> Awaiting<T> {
     fn new(future: impl Future<Output = Result<T>> + Send + 'static) -> Awaiting<T> {
-        Awaiting(Box::pin(future))
+        Awaiting(Some(Box::pin(future)))
     }
 }
 
@@ -60,7 +61,14 @@ impl<T> Future for Awaiting<T> {
     type Output = Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
-        self.0.as_mut().poll(context)
+        let Some(future) = &mut self.0 else {
+            return Poll::Ready(Err(Error::Closed));
+        };
+        let polled = future.as_mut().poll(context);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
     }
 }
 

@@ -277,21 +277,29 @@ impl Client {
         &self.inner
     }
 
-    /// Opens a tree, creating it if it doesn't exist.
+    /// Opens a tree, creating it, durably, if it doesn't exist.
     ///
     /// # Errors
-    /// [`Error::TreeNameInvalid`], [`Error::Poisoned`], [`Error::OutOfSpace`], [`Error::Closed`].
+    /// [`Error::TreeNameInvalid`], [`Error::Poisoned`], [`Error::OutcomeUnknown`], [`Error::OutOfSpace`],
+    /// [`Error::Closed`], [`Error::WouldDeadlock`].
     pub fn tree(&self, name: &str) -> Result<Tree> {
-        match self.open_tree(name) {
-            Err(Error::TreeNotFound { .. }) => self.create(name, false),
-            other => other,
+        loop {
+            match self.open_tree(name) {
+                Err(Error::TreeNotFound { .. }) => {}
+                other => return other,
+            }
+            match self.create(name, false) {
+                // Somebody has dropped it at once.
+                Err(Error::TreeNotFound { .. }) => {}
+                other => return other,
+            }
         }
     }
 
-    /// Creates a tree.
+    /// Creates a tree, durably.
     ///
     /// # Errors
-    /// [`Error::TreeExists`], and as [`tree`](Client::tree).
+    /// [`Error::TreeExists`]; [`Error::TreeNotFound`], if somebody drops it at once; and as [`tree`](Client::tree).
     pub fn create_tree(&self, name: &str) -> Result<Tree> {
         self.create(name, true)
     }
@@ -341,7 +349,8 @@ impl Client {
         })
     }
 
-    /// Removes a tree with everything in it, durably. Its space comes back in the background.
+    /// Removes a tree with everything in it, durably. Its space comes back in the background. Snapshots that show it
+    /// still do; another tree may have its name.
     ///
     /// # Errors
     /// [`Error::TreeNotFound`], and as [`Tree::put`].

@@ -35,6 +35,7 @@ use super::db::{Client, Inner};
 use super::range::Range;
 use super::read::{Found, tree_of};
 use super::tree::Tree;
+use crate::blob::DESCRIPTOR_BYTES;
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shard::{self, KeyRange, Part, Stored, ValueKind};
@@ -225,8 +226,12 @@ impl Transaction {
         self.inner.check_key(key)?;
         let tree = tree.id_in(&self.inner)?;
         let logged = |value: &Option<Value>| {
-            let value_bytes = value.as_ref().map_or(0, |value| value.len());
-            HEAD_BYTES_MAX + key.len() + value_bytes.min(self.inner.inline_bytes_max())
+            let stored_bytes = match value {
+                None => 0,
+                Some(value) if value.len() <= self.inner.inline_bytes_max() => value.len(),
+                Some(_) => DESCRIPTOR_BYTES,
+            };
+            HEAD_BYTES_MAX + key.len() + stored_bytes
         };
         let writes = self.writes.entry(tree).or_default();
         let before = writes.get(key).map_or(0, logged);
