@@ -126,6 +126,32 @@ fn a_version_is_there_for_its_time_and_its_pages_come_back() {
     assert_eq!(newest.get(&tree, b"k").unwrap().unwrap(), b"second");
 }
 
+/// Of any two that follow each other, a full ring gives up at least one.
+#[test]
+fn named_snapshots_can_be_had_among_thinned_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = options()
+        .retain(Retention::Versions(u64::MAX))
+        .open(directory.path())
+        .unwrap();
+    let client = db.client();
+    let tree = client.tree("t").unwrap().with_durability(Durability::Buffered);
+    let put = |number: u64| tree.put(b"k", number.to_le_bytes()).unwrap();
+    (0..1000).for_each(put);
+    let named = ["one", "two"].map(|name| {
+        let named = db.create_named_snapshot(name).unwrap();
+        put(1000);
+        named.seq()
+    });
+    (0..8000).for_each(put);
+    for seq in named {
+        assert_eq!(client.snapshot_at(seq).unwrap().seq(), seq);
+    }
+    let behind = client.snapshot_at(named[1] + 1).unwrap().seq();
+    assert!(behind == named[1] || behind == named[1] + 1, "{behind}");
+    db.close().unwrap();
+}
+
 #[test]
 fn without_retention_there_are_the_newest_and_the_named_ones() {
     let directory = tempfile::tempdir().unwrap();

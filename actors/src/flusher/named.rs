@@ -104,16 +104,18 @@ impl Flusher {
         (named, replies)
     }
 
-    /// The version that was the newest one after commit group `seq`: retained, the present one, or named.
+    /// The version that was the newest one after commit group `seq`: retained, the present one, or named. Where the
+    /// retained ones were thinned, a named one may be nearer than the one before.
     pub(super) fn version_at(&self, seq: Seq) -> Result<Arc<Version>> {
         let newest = self.newest.seq;
         let retained = (seq <= newest).then(|| self.retained.at(seq)).flatten();
-        let exact = |version: &&Arc<Version>| version.seq == seq;
-        retained
-            .or_else(|| {
-                let mut others = self.named.values().chain([&self.newest]);
-                others.find(exact).map(Arc::clone)
-            })
+        let oldest = retained.as_ref().map_or(seq, |retained| retained.seq);
+        let others = self.named.values().chain([&self.newest]);
+        let near = others
+            .chain(&retained)
+            .filter(|version| (oldest..=seq).contains(&version.seq));
+        near.max_by_key(|version| version.seq)
+            .map(Arc::clone)
             .ok_or_else(|| Error::VersionGone {
                 seq: seq.0,
                 oldest: self.retained.oldest().unwrap_or(newest).0,
