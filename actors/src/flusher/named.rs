@@ -124,7 +124,10 @@ impl Flusher {
     }
 
     /// What the image says about these snapshots. Called with the space map frozen at the checkpoint's version: what
-    /// was retired since is reachable there, and needs nobody to keep it.
+    /// was retired since is reachable there, and needs nobody to keep it; or it came after that version, and is kept by
+    /// none of them, though its `born` may be earlier. (Bad run: a blob is put and replaced while the checkpoint is
+    /// written; it waits for a snapshot that its `born` is not later than, the image says so, and after a crash the log
+    /// has the blob put and replaced again: its pages wait twice, are freed twice, and get two owners.)
     pub(super) fn image_snapshots(&self, named: &Named) -> Vec<ImageSnapshot> {
         let mut snapshots: Vec<ImageSnapshot> = named
             .iter()
@@ -139,9 +142,9 @@ impl Flusher {
         snapshots.sort_by_key(|snapshot| snapshot.seq);
         let mut seqs: Vec<Seq> = snapshots.iter().map(|snapshot| snapshot.seq).collect();
         seqs.dedup();
-        let kept = self
-            .waiting
-            .kept_by(&seqs, |extent| !self.space.is_frozen_reachable(extent.start));
+        let kept = self.waiting.kept_by(&seqs, |extent| {
+            !self.space.is_frozen_reachable(extent.start) && !self.checkpoint.added.contains(extent.start)
+        });
         for (seq, kept) in seqs.into_iter().zip(kept) {
             if let Some(first) = snapshots.iter_mut().find(|snapshot| snapshot.seq == seq) {
                 first.kept = kept;

@@ -7,6 +7,7 @@ use treering_engine::space::SpaceError;
 use treering_engine::{Extent, PageId, Seq};
 
 use super::IDS_AHEAD;
+use super::checkpoint::Stage;
 use super::evict::leave;
 use super::messages::{ExtentWaiter, FileTask, PublishedPages};
 use super::state::{Flusher, WantsIds};
@@ -29,6 +30,7 @@ impl Flusher {
             self.dirty_pages_newest += batch.created.len() as u64;
             for extent in runs(&batch.created) {
                 extent.ids().for_each(|id| self.published.insert(id));
+                self.note_added(extent);
                 let noted = self.space.mark_reachable(extent);
                 self.check(noted);
             }
@@ -36,6 +38,7 @@ impl Flusher {
                 if !self.reserved.is_unused() {
                     extent.ids().for_each(|id| self.reserved.remove(id));
                 }
+                self.note_added(extent);
                 let noted = self.space.mark_reachable(extent);
                 self.check(noted);
             }
@@ -57,6 +60,13 @@ impl Flusher {
                 .poison(&std::sync::Arc::new(std::io::Error::other(error)));
         }
         self.free(freed);
+    }
+
+    /// Takes note of pages that no version up to that of the checkpoint under way has reached.
+    fn note_added(&mut self, extent: Extent) {
+        if self.checkpoint.stage != Stage::Idle {
+            extent.ids().for_each(|id| self.checkpoint.added.insert(id));
+        }
     }
 
     /// Whether a page of a published group is in memory and not on disk yet.

@@ -1,10 +1,11 @@
 use std::collections::BTreeSet;
 
 use treering_engine::memory::{Class, FrameId, Residency};
-use treering_engine::{Extent, PageId};
+use treering_engine::{Extent, PageId, Retired, Seq, Stamp};
 use treering_io::SimDirectory;
 
-use super::{FileTask, Flusher, FlusherMessage, WRITES_MAX};
+use super::checkpoint::Stage;
+use super::{FileTask, Flusher, FlusherMessage, PublishedPages, WRITES_MAX};
 use crate::actor::{Actor, Outbox};
 use crate::client::Db;
 use crate::options::{Durability, Options};
@@ -260,4 +261,48 @@ fn a_checkpoint_tries_for_room_again_whatever_failed_before() {
     db.checkpoint().expect("there is room");
     drop(tree);
     crate::sim::crash(db);
+}
+
+#[test]
+fn a_snapshot_keeps_nothing_that_came_while_its_checkpoint_was_written() {
+    let disk = SimDirectory::new(1);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+    let tree = db.client().tree("tree").expect("a tree");
+    tree.put(b"k", b"v").expect("written");
+    drop(tree);
+    drop(db.create_named_snapshot("named").expect("a snapshot"));
+    crate::sim::settle(&db);
+    let db = Simulated(Some(db));
+    let mut flusher = db.runtime().flusher.lock();
+    flusher.space.freeze();
+    flusher.checkpoint.stage = Stage::Walking;
+    let newest = flusher.newest.seq;
+    let blob = flusher.space.allocate_contiguous(3).expect("free pages");
+    let pages = |added: Vec<Extent>, retired: Vec<Retired>| PublishedPages {
+        created: Vec::new(),
+        retired,
+        loads: false,
+        extents_added: added,
+        extents_unused: Vec::new(),
+        stamp: Stamp(1),
+    };
+    // Its first group is known to be the next one or a later one; another thread had it that it might be this one.
+    let retired = Retired {
+        extent: blob,
+        born: newest,
+    };
+    for (seq, pages) in [
+        (Seq(newest.0 + 1), pages(vec![blob], Vec::new())),
+        (Seq(newest.0 + 2), pages(Vec::new(), vec![retired])),
+    ] {
+        flusher.note_published(seq, vec![pages]);
+    }
+    assert!(flusher.waiting.iter().any(|(_, entry)| entry.extent == blob));
+    let named = flusher.named.clone();
+    let kept: Vec<Retired> = flusher
+        .image_snapshots(&named)
+        .into_iter()
+        .flat_map(|snapshot| snapshot.kept)
+        .collect();
+    assert_eq!(kept, []);
 }

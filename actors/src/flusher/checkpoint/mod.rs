@@ -20,6 +20,7 @@ use treering_io::AlignedBuffer;
 
 use super::compact::{CutReply, tell};
 use super::named::{Named, NamedReply};
+use super::page_set::PageSet;
 use super::state::Flusher;
 use crate::actor::{Nanos, Outbox};
 use crate::commit::CommitMessage;
@@ -49,6 +50,8 @@ pub(super) struct Checkpoint {
     /// Inner nodes that are on disk, but not written in the sense of rule R2 before the pass is over.
     inner_done: Vec<(PageId, FrameId)>,
     walk: Vec<PageRef>,
+    /// Pages that were brought into trees since the version.
+    pub added: PageSet,
     image: Option<ImageEncoder>,
     image_extents: Vec<Extent>,
     /// Whether the file was asked to grow for the image.
@@ -92,6 +95,7 @@ impl Checkpoint {
             writing: BTreeSet::new(),
             inner_done: Vec::new(),
             walk: Vec::new(),
+            added: PageSet::default(),
             image: None,
             image_extents: Vec::new(),
             image_wants_growth: false,
