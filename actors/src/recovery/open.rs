@@ -124,7 +124,9 @@ fn open_files(
     let log = log::Log::open(directory, &loaded.superblock, readers)?;
     let slice_bytes =
         (options.cache_bytes / SLICE_CACHE_SHARE).min(records::GATHERED_BYTES_MAX as u64) as usize;
-    let scanned = log.scan(&loaded.superblock, slice_bytes.max(SLICE_BYTES_MIN))?;
+    let simulated = sim.as_ref().and_then(Sim::replayed_bytes);
+    let slice_bytes = simulated.unwrap_or(slice_bytes.max(SLICE_BYTES_MIN));
+    let scanned = log.scan(&loaded.superblock, slice_bytes)?;
     let mut superblock = loaded.superblock;
     log.sync(&superblock, scanned.end.position)?;
     // The superblock of a clean close says where the log ends, and the next opening takes that back before it appends.

@@ -22,6 +22,7 @@ use treering::{Options, sim};
 use treering_io::{SimDirectory, SimOptions};
 
 use crate::random::Random;
+use crate::seeds::replayed_bytes;
 use crate::workload::Outcome;
 
 /// Money of an account at the beginning.
@@ -111,11 +112,13 @@ impl Run {
     }
 
     fn simulation(&mut self, cut: bool) -> sim::SimOptions {
+        let seed = self.random.word();
         sim::SimOptions {
-            seed: self.random.word(),
+            seed,
             power_cut_after_steps: cut.then(|| self.random.below(8_000)),
             planted: self.planted,
             mailbox_requests: self.mailbox_requests,
+            replayed_bytes: replayed_bytes(seed),
         }
     }
 }

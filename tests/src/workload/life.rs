@@ -9,6 +9,7 @@ use super::Run;
 use super::answers::Outstanding;
 use super::follow::Follower;
 use crate::model::{Content, Need, Place};
+use crate::seeds::replayed_bytes;
 
 /// Name of a tree of the workload.
 pub(super) fn tree_name(tree: usize) -> String {
@@ -124,11 +125,13 @@ impl Run {
             // Whose ranges are those of shards that are gone?
             options = options.shards(1 + self.random.below(self.profile.shards as u64) as usize);
         }
+        let seed = self.random.word();
         let simulation = SimOptions {
-            seed: self.random.word(),
+            seed,
             power_cut_after_steps: cut_after,
             planted: self.setting.planted,
             mailbox_requests: self.profile.mailbox_requests,
+            replayed_bytes: replayed_bytes(seed),
         };
         let cuts = self.disk.counters().power_cuts;
         let faults = self.disk.counters().faults;

@@ -64,6 +64,9 @@ pub struct SimOptions {
     pub planted: Planted,
     /// Places for clients' requests in the mailbox of each shard; `None`: as many as always.
     pub mailbox_requests: Option<usize>,
+    /// Most bytes of records that recovery gathers before it applies them, but one group at least; `None`: as many as
+    /// always, which is all that simulations write.
+    pub replayed_bytes: Option<usize>,
 }
 
 /// The driver of one simulated database.
@@ -116,6 +119,11 @@ impl Sim {
             options,
             state: Mutex::new(state),
         }
+    }
+
+    /// What recovery gathers at a time, if that is to differ.
+    pub fn replayed_bytes(&self) -> Option<usize> {
+        self.options.replayed_bytes
     }
 
     /// Places in the mailbox of each shard, if that is to differ.
