@@ -61,6 +61,7 @@ impl Commit {
                 Place::Never(error) => {
                     refused = true;
                     self.segment_wanted = true;
+                    self.segment_awaited = false;
                     self.drop_tip(&next, &error, outbox);
                     self.refuse(next, &error, outbox);
                     continue;
@@ -152,7 +153,7 @@ impl Commit {
         }
     }
 
-    fn has_place(&self, record_bytes: usize) -> Place {
+    fn has_place(&mut self, record_bytes: usize) -> Place {
         if !self.logging || record_bytes == 0 {
             return Place::Here;
         }
@@ -180,11 +181,16 @@ impl Commit {
             });
         };
         if self.segments.is_ready(self.layout.number(Lsn(start))) {
+            self.segment_awaited = false;
             return Place::Here;
         }
-        match &self.segment_shortage {
-            Some(error) if self.builder.is_empty() => Place::Never(error.clone()),
-            _ => Place::Later,
+        if !self.builder.is_empty() {
+            return Place::Later;
         }
+        if !std::mem::replace(&mut self.segment_awaited, true) {
+            // What failed ahead of need, however long ago, is tried once more.
+            self.segment_shortage = None;
+        }
+        self.segment_shortage.clone().map_or(Place::Later, Place::Never)
     }
 }

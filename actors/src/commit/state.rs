@@ -149,11 +149,16 @@ pub(crate) struct Commit {
     pub(super) segment_shortage: Option<Error>,
     /// Whether a batch was refused for that since the last attempt: the disk may have room again.
     pub(super) segment_wanted: bool,
+    /// Whether a batch waits for a segment: the next failure to prepare one is the reason to refuse it.
+    pub(super) segment_awaited: bool,
     pub(super) balance: Balance,
     /// Whether recovery is over.
     pub(super) is_live: bool,
     pub(super) checkpoint_requested: bool,
+    /// Why the last checkpoint failed, if the log was as long as it may get then.
     pub(super) checkpoint_failure: Option<Error>,
+    /// After a failed checkpoint: how long the log is when another one is asked for.
+    pub(super) checkpoint_again_bytes: u64,
     pub(super) feeds: Vec<FeedSource>,
 }
 
@@ -187,10 +192,12 @@ impl Commit {
             spare_buffer: None,
             segment_shortage: None,
             segment_wanted: false,
+            segment_awaited: false,
             balance: Balance::default(),
             is_live: false,
             checkpoint_requested: false,
             checkpoint_failure: None,
+            checkpoint_again_bytes: 0,
             feeds: Vec::new(),
         }
     }

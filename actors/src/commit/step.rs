@@ -40,13 +40,13 @@ impl Actor for Commit {
             CommitMessage::Checkpointed { seq, position } => {
                 self.checkpoint_requested = false;
                 self.checkpoint_failure = None;
+                self.checkpoint_again_bytes = 0;
                 self.log_start = position;
                 self.log_seq = seq;
                 self.segments.truncate(position.lsn);
             }
             CommitMessage::CheckpointFailed { cause } => {
-                self.checkpoint_requested = false;
-                self.checkpoint_failure = Some(cause);
+                self.checkpoint_failed(cause);
             }
             CommitMessage::AskLog { reply } => {
                 // Whoever went away needs no answer.
@@ -93,12 +93,7 @@ impl Actor for Commit {
         self.answer_subscribers();
         self.balance(outbox);
         self.prepare_segments(outbox);
-        if self.logging
-            && !self.checkpoint_requested
-            && self.checkpoint_failure.is_none()
-            && self.has_news()
-            && self.log_length() >= self.shared.settings.checkpoint_log_bytes
-        {
+        if self.logging && !self.checkpoint_requested && self.wants_checkpoint() {
             self.checkpoint_requested = true;
             outbox
                 .flusher
@@ -180,6 +175,25 @@ impl Commit {
         let idle = self.in_flight.is_none();
         let buffered = self.pending.is_empty() && !self.gathered.iter().any(Gathered::sync);
         idle || (buffered && self.builder.record_bytes() < GATHERED_BYTES_MAX)
+    }
+
+    /// Whether the log is so long that a checkpoint should shorten it.
+    fn wants_checkpoint(&self) -> bool {
+        let wanted_bytes = self.shared.settings.checkpoint_log_bytes;
+        let is_long = self.log_length() >= wanted_bytes.max(self.checkpoint_again_bytes);
+        self.checkpoint_failure.is_none() && self.has_news() && (is_long || self.log_is_full())
+    }
+
+    /// A checkpoint has failed. What has failed may succeed a little later: it is tried again when the log has grown by a
+    /// quarter of what is between two checkpoints. (Bad run: the disk is full for a moment, no other checkpoint is asked
+    /// for before the log is as long as it may get, and then writes are refused for that moment's sake.)
+    fn checkpoint_failed(&mut self, cause: Error) {
+        self.checkpoint_requested = false;
+        if self.log_is_full() {
+            self.checkpoint_failure = Some(cause);
+        } else {
+            self.checkpoint_again_bytes = self.log_length() + self.shared.settings.checkpoint_log_bytes / 4;
+        }
     }
 
     /// Whether a checkpoint would shorten the log. (Bad run: the newest group alone is longer than the log should be, and

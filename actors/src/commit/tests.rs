@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
-use treering_engine::log::RecordWriter;
+use treering_engine::log::{RecordWriter, SegmentSet};
 use treering_engine::{Seq, TreeId};
 use treering_io::SimDirectory;
 
-use super::{CommitMessage, LogRange, TreeChange};
+use super::{Commit, CommitMessage, LogRange, TreeChange};
 use crate::actor::{Actor, Outbox};
+use crate::client::Db;
 use crate::error::Result;
 use crate::options::Options;
 use crate::runtime::SimOptions;
@@ -124,5 +125,61 @@ fn what_cannot_be_read_of_a_group_is_missed() {
             "{taken:?}"
         );
     }
+    crate::sim::crash(db);
+}
+
+/// A database whose log is as short as possible.
+fn short_log() -> Db {
+    let disk = SimDirectory::new(1);
+    let options = Options::new()
+        .log_segment_bytes(64 << 10)
+        .checkpoint_log_bytes(64 << 10);
+    let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
+    db.client().tree("tree").expect("a tree");
+    crate::sim::settle(&db);
+    db
+}
+
+/// Writes as much as some segments hold.
+fn write_segments(db: &Db) {
+    let tree = db.client().open_tree("tree").expect("there");
+    for number in 0..500_u32 {
+        tree.put((number % 10).to_be_bytes(), [7; 900]).expect("a put");
+    }
+}
+
+fn failure() -> crate::error::Error {
+    crate::error::Error::io("planted", std::io::ErrorKind::StorageFull.into())
+}
+
+#[test]
+fn a_checkpoint_that_failed_is_tried_again_before_the_log_is_full() {
+    let db = short_log();
+    let before = db.stats().checkpoints;
+    {
+        let mut commit = db.inner.runtime.commit.lock();
+        let cause = failure();
+        commit.handle(
+            CommitMessage::CheckpointFailed { cause },
+            0,
+            &mut Outbox::default(),
+        );
+    }
+    write_segments(&db);
+    assert!(db.stats().checkpoints > before);
+    crate::sim::crash(db);
+}
+
+#[test]
+fn a_segment_that_could_not_be_made_ahead_of_need_is_tried_again_when_it_is_needed() {
+    let db = short_log();
+    {
+        let mut commit = db.inner.runtime.commit.lock();
+        let (start, end) = (commit.log_start.lsn, commit.position.lsn);
+        let found = [(commit.layout.number_before(end), true)].into();
+        commit.segments = SegmentSet::new(commit.layout, Commit::segments_ahead(), start, end, &found);
+        commit.segment_shortage = Some(failure());
+    }
+    write_segments(&db);
     crate::sim::crash(db);
 }
