@@ -76,6 +76,10 @@ pub(crate) const PAGE_BYTES_DEFAULT: usize = 4096;
 const GATHER_DELAY_MAX: Duration = Duration::from_secs(1);
 /// Fewest frames with which every operation can still run: paths, reserves and a working set.
 const FRAMES_MIN: u64 = 256;
+/// Frames for each shard: its share of open batches (a quarter of them), what it has in hand for the next operation, and
+/// the way to a page that a request of its own waits for. (Bad run: 64 shards in a cache of 256 pages; each keeps the four
+/// frames that were left of its first operation, and nobody has one any more.)
+const FRAMES_PER_SHARD: usize = 32;
 
 impl Default for Options {
     fn default() -> Options {
@@ -113,7 +117,7 @@ impl Options {
     }
 
     /// Number of shard workers, 1 to 256 (default: cores − 1, at least 1). Trees are spread over them; a shard that has
-    /// too much to do gives key ranges to others.
+    /// too much to do gives key ranges to others. In a small cache there are fewer: one for each 32 pages.
     #[must_use]
     pub fn shards(mut self, count: usize) -> Options {
         self.shards = count;
@@ -252,6 +256,12 @@ impl Options {
             option: "cache_bytes",
             reason,
         })
+    }
+
+    /// Shard workers of a database with pages of this length.
+    pub(crate) fn shards_that_fit(&self, page_bytes: usize) -> usize {
+        let frames = (self.cache_bytes / page_bytes as u64) as usize;
+        self.shards.min(frames / FRAMES_PER_SHARD).max(1)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {

@@ -62,8 +62,9 @@ pub(super) fn load(data: &dyn File, path: &Path, options: &Options) -> Result<Lo
             "a named snapshot is younger than the checkpoint",
         ));
     }
+    let shards = options.shards_that_fit(superblock.page_bytes as usize);
     let catalog =
-        reassign(catalog, options.shards).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
+        reassign(catalog, shards).map_err(|error| image_corrupt(&superblock, &error.to_string()))?;
     let last = space
         .reachable_runs()
         .chain(

@@ -84,19 +84,20 @@ pub(super) fn run(
         next_tree,
         dead: Arc::clone(&dead),
     });
+    let shards = options.shards_that_fit(page_bytes);
     let settings = Settings {
         page_bytes,
-        shards: options.shards,
+        shards,
         durability: options.durability,
         in_memory,
         log: options.log && !in_memory,
-        open_nodes_max: (frames / 4 / options.shards).max(8),
-        parked_max: parked_max(frames, options.shards),
+        open_nodes_max: (frames / 4 / shards).max(8),
+        parked_max: parked_max(frames, shards),
         fetched_max: (frames / 16).clamp(1, FETCHED_MAX),
         dirty_pages_max: options.max_dirty_pages.unwrap_or(frames / 2).max(1),
         checkpoint_log_bytes: options.checkpoint_log_bytes,
         credit_bytes: (frames * page_bytes / 4).min(CREDIT_BYTES_MAX),
-        unpublished_bytes_max: UNPUBLISHED_BYTES_MAX / options.shards,
+        unpublished_bytes_max: UNPUBLISHED_BYTES_MAX / shards,
         balance_operations: options.balance_operations,
         batch_record_bytes_max: start
             .layout
@@ -121,7 +122,7 @@ pub(super) fn run(
         transactions: AtomicU64::new(0),
         settings,
     });
-    let shards = (0..options.shards)
+    let shards = (0..shards)
         .map(|index| Shard::new(ShardId(index as u16), Arc::clone(&shared), start.next_stamp))
         .collect();
     let commit = Commit::new(
