@@ -26,6 +26,8 @@
 //! Absent: files, page contents, the space map.
 
 mod balance;
+#[cfg(test)]
+mod batches_tests;
 mod feeds;
 mod group;
 mod messages;

@@ -204,7 +204,13 @@ impl Commit {
                 Part::Failed(transaction, error) => failure = failure.or(Some((transaction, error))),
             }
         }
-        let happens = failure.is_none() && !batches.iter().any(|batch| self.is_stale(batch));
+        // (Bad run: an owner's tip is dropped after it was told to apply a set, and before it does: its batch stands on what
+        // is published, and what it has compared for the transaction was taken back.)
+        let is_outdated = set
+            .transactions
+            .iter()
+            .any(|decided| self.is_outdated(&decided.visit));
+        let happens = failure.is_none() && !is_outdated && !batches.iter().any(|batch| self.is_stale(batch));
         for batch in &batches {
             let message = ShardMessage::SetClosed {
                 set: set.number,

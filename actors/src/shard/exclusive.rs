@@ -56,7 +56,8 @@ impl Shard {
             reply,
             credit,
         } = request;
-        self.open.sync |= durability == Durability::Sync;
+        let sync = durability == Durability::Sync;
+        self.open.sync |= sync;
         let job = match action {
             Action::Batch { records } => ExclusiveJob::Batch(records),
             Action::Replay(part) => ExclusiveJob::Replay(ReplayJob::new(part)),
@@ -71,6 +72,7 @@ impl Shard {
         self.exclusive = Some(Exclusive {
             job,
             transaction: None,
+            sync,
             reply,
             _credit: credit,
             next: 0,
@@ -87,12 +89,13 @@ impl Shard {
             credit,
             ..
         } = visit;
-        self.open.sync |= transaction.durability == Durability::Sync;
+        let sync = transaction.durability == Durability::Sync;
         self.shared.counters.add(Counter::Transactions, 1);
         let records: Vec<&[u8]> = transaction.parts.iter().map(|part| &part.records[..]).collect();
         self.exclusive = Some(Exclusive {
             job: ExclusiveJob::Batch(records.concat()),
             transaction: Some(transaction),
+            sync,
             reply,
             _credit: credit,
             next: 0,
@@ -270,6 +273,8 @@ impl Shard {
             self.release_transaction(transaction);
         }
         self.open.operations += 1;
+        // Not when it began: while it waited for its first page, the open batch may have been closed with answers of others.
+        self.open.sync |= exclusive.sync;
         self.open.resolutions.push(Resolution {
             reply: exclusive.reply,
             result,
@@ -387,3 +392,7 @@ impl Shard {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "exclusive_tests.rs"]
+mod tests;

@@ -94,6 +94,8 @@ pub(super) struct Exclusive {
     pub job: ExclusiveJob,
     /// The transaction whose locks are given back at the end, if it is one.
     pub transaction: Option<Arc<Transaction>>,
+    /// Whether it is answered when it is durable.
+    pub sync: bool,
     pub reply: Reply,
     /// Given back when the job's records are.
     pub _credit: Option<Credit>,

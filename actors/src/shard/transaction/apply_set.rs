@@ -88,6 +88,8 @@ impl Shard {
         self.exclusive = Some(Exclusive {
             job: ExclusiveJob::Set(job),
             transaction: None,
+            // The commit actor sees to that, for all parts.
+            sync: false,
             reply: Reply::none(),
             _credit: None,
             next: 0,

@@ -1,0 +1,103 @@
+//! Batches and sets as the commit actor meets them, message by message.
+
+use std::sync::Arc;
+
+use treering_engine::{ShardId, Stamp, TreeId};
+use treering_io::SimDirectory;
+
+use super::{Batch, CommitMessage};
+use crate::actor::{Actor, Outbox};
+use crate::error::Error;
+use crate::options::{Durability, Options};
+use crate::runtime::SimOptions;
+use crate::shard::{Part, ShardMessage, Transaction, Visit};
+use crate::ticket::Reply;
+
+/// What an owner answers that has applied its parts and changed nothing by that.
+fn applied(shard: ShardId, tip_epoch: u64) -> Batch {
+    Batch {
+        shard,
+        tip_epoch,
+        stamp: Stamp(0),
+        records: Vec::new(),
+        record_bytes: 0,
+        roots: Vec::new(),
+        created: Vec::new(),
+        retired: Vec::new(),
+        retires_blobs: false,
+        loads: false,
+        extents_added: Vec::new(),
+        extents_unused: Vec::new(),
+        trees_dropped: Vec::new(),
+        trees_forgotten: Vec::new(),
+        partitions: Vec::new(),
+        resolutions: Vec::new(),
+        operations: 1,
+        sync: false,
+    }
+}
+
+/// An owner hears that it shall apply a set and that its tip is dropped, in this order, and then applies the set: to what
+/// is published. What it has compared for the transaction stood on the tip (rule R13).
+#[test]
+fn a_set_does_not_happen_if_a_tip_was_dropped_before_it_was_applied() {
+    let disk = SimDirectory::new(1);
+    let options = Options::new().shards(2).cache_bytes(1024 * 4096);
+    let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
+    crate::sim::settle(&db);
+    {
+        let mut commit = db.inner.runtime.commit.lock();
+        let mut outbox = Outbox::default();
+        let owners = [ShardId(0), ShardId(1)];
+        let part = |owner: ShardId| Part {
+            tree: TreeId(1 + u32::from(owner.0)),
+            owner,
+            lower: Arc::from([]),
+            records: Vec::new(),
+            expected: Vec::new(),
+            ranges: Vec::new(),
+        };
+        let transaction = Arc::new(Transaction {
+            number: 1,
+            parts: owners.map(part).into(),
+            durability: Durability::Sync,
+            snapshot: None,
+        });
+        let epochs = owners.map(|owner| (owner, commit.tip_epoch(owner))).to_vec();
+        let visit = Visit {
+            transaction,
+            reply: Reply::none(),
+            credit: None,
+            next: 2,
+            epochs,
+        };
+        commit.handle(CommitMessage::Decided(Box::new(visit)), 0, &mut outbox);
+        commit.end_batch(0, &mut outbox);
+        let set = outbox.shards.drain(..).find_map(|(_, message)| match message {
+            ShardMessage::Apply { set, .. } => Some(set),
+            _ => None,
+        });
+        let set = set.expect("both were told to apply it");
+
+        commit.tip_epochs[0] += 1;
+        for shard in owners {
+            let batch = Box::new(applied(shard, commit.tip_epoch(shard)));
+            let result = Ok(batch);
+            commit.handle(CommitMessage::SetPart { set, shard, result }, 0, &mut outbox);
+        }
+        let closed = outbox.shards.drain(..).map(|(_, message)| match message {
+            ShardMessage::SetClosed { happens, .. } => happens,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(closed.collect::<Vec<_>>(), [false, false]);
+        commit.end_batch(0, &mut outbox);
+        assert!(
+            matches!(
+                &outbox.resolutions[..],
+                [told] if matches!(told.result, Err(Error::OutOfSpace { .. }))
+            ),
+            "the transaction is refused"
+        );
+    }
+    crate::sim::crash(db);
+}
