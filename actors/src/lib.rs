@@ -54,6 +54,7 @@ mod client;
 mod commit;
 mod error;
 mod flusher;
+mod foreign;
 mod options;
 mod pager;
 mod recovery;

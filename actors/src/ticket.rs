@@ -11,6 +11,7 @@ use treering_engine::tree::Relocated;
 use treering_engine::{ShardId, Stamp};
 
 use crate::error::{Error, Result};
+use crate::foreign;
 use crate::runtime::{KeysUnderWay, Passage, Runtime};
 use crate::value::Value;
 
@@ -49,17 +50,26 @@ impl Reply {
     }
 
     /// The reply, which holds that from now on.
-    pub fn holding(self, held: Held) -> Reply {
-        let held = (held.passage.is_some() || held.keys.is_some()).then(|| Box::new(held));
-        Reply { held, ..self }
+    pub fn holding(mut self, held: Held) -> Reply {
+        self.held = (held.passage.is_some() || held.keys.is_some()).then(|| Box::new(held));
+        self
     }
 
     /// Hands the result to whoever waits. A waiter that went away is no error.
-    pub fn send(self, result: Result<Outcome>) {
+    pub fn send(mut self, result: Result<Outcome>) {
         // First: what the waiter sends next shall not wait for it.
-        drop(self.held);
-        if let Some(sender) = self.sender {
-            let _ = sender.send(result);
+        drop(self.held.take());
+        if let Some(sender) = self.sender.take() {
+            foreign::call(|| drop(sender.send(result)));
+        }
+    }
+}
+
+impl Drop for Reply {
+    /// That there will be no answer is told by a waker, too.
+    fn drop(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            foreign::call(|| drop(sender));
         }
     }
 }
@@ -205,5 +215,45 @@ impl<T> fmt::Debug for Ticket<T> {
         f.debug_struct("Ticket")
             .field("shard", &self.shard)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Wake, Waker};
+
+    use treering_io::SimDirectory;
+
+    use super::*;
+    use crate::options::Options;
+    use crate::runtime::SimOptions;
+
+    /// Panics whenever it is called.
+    struct Thrower;
+
+    impl Wake for Thrower {
+        fn wake(self: Arc<Self>) {
+            panic!("thrown by a waker");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_nobody_else_from_being_told() {
+        let disk = SimDirectory::new(1);
+        let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+        let tree = db.client().tree("tree").expect("a tree");
+        let waker = Waker::from(Arc::new(Thrower));
+        let mut context = Context::from_waker(&waker);
+        let mut awaited = tree.send_put(b"k", b"v").expect("sent");
+        assert!(Pin::new(&mut awaited).poll(&mut context).is_pending());
+        // One group, and told after the other one.
+        tree.put(b"l", b"w").expect("written");
+        assert!(matches!(awaited.try_wait(), Ok(Some(()))));
+
+        let mut never = tree.send_put(b"m", b"v").expect("sent");
+        assert!(Pin::new(&mut never).poll(&mut context).is_pending());
+        drop(tree);
+        crate::sim::crash(db);
+        assert!(matches!(never.try_wait(), Err(Error::Closed)));
     }
 }

@@ -1,10 +1,8 @@
 //! A closure that a client ships to the owner of a key. It is foreign code inside a step: whatever it does to itself
 //! must stay its own affair.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::error::{Error, Result};
+use crate::foreign;
 
 /// The closure as its sender wrote it: old value in, new value (or none: delete) out.
 type Change = Box<dyn FnMut(Option<&[u8]>) -> Option<Vec<u8>> + Send>;
@@ -25,32 +23,20 @@ impl UpdateFunction {
         let Some(change) = &mut self.0 else {
             unreachable!("the closure is taken away by drop alone")
         };
-        catch_unwind(AssertUnwindSafe(|| change(old))).map_err(|panic| {
-            forget_panic(panic);
-            Error::ClosurePanicked
-        })
+        foreign::call(|| change(old)).ok_or(Error::ClosurePanicked)
     }
 }
 
 impl Drop for UpdateFunction {
     fn drop(&mut self) {
         let change = self.0.take();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(change))) {
-            forget_panic(panic);
-        }
+        foreign::call(|| drop(change));
     }
 }
 
 impl std::fmt::Debug for UpdateFunction {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("UpdateFunction")
-    }
-}
-
-/// Drops what was thrown, which may throw in its turn: once is enough.
-fn forget_panic(panic: Box<dyn Any + Send>) {
-    if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
-        std::mem::forget(another);
     }
 }
 
