@@ -272,7 +272,7 @@ impl Shard {
                 return None;
             }
             // Transactions may have found the tree empty, and rely on it.
-            Action::Load(_) if !self.visits.locks.is_idle() => return Some(request),
+            Action::Load(_) if self.visits.locks.names(request.tree) => return Some(request),
             // What begins and ends nothing of its own comes after all that was begun.
             Action::Batch { records } if records.is_empty() && self.visits.admitted > 0 => {
                 return Some(request);

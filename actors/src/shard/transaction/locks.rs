@@ -98,6 +98,11 @@ impl Locks {
         self.claims.is_empty()
     }
 
+    /// Whether there are claims of a tree's keys.
+    pub fn names(&self, tree: TreeId) -> bool {
+        self.trees.contains_key(&tree)
+    }
+
     /// Whether a claim of this key would have to wait, or be waited for.
     pub fn conflicts(&self, tree: TreeId, key: &[u8], exclusive: bool) -> bool {
         let Some(claims) = self.trees.get(&tree) else {

@@ -31,8 +31,9 @@ fn claims_of_a_key_are_granted_in_order() {
     assert_eq!(locks.release(first), [second]);
     assert!(locks.is_granted(second));
     assert_eq!(locks.release(second), []);
+    assert!(locks.names(TREE) && !locks.names(TreeId(4)));
     locks.release(other);
-    assert!(locks.is_idle());
+    assert!(locks.is_idle() && !locks.names(TREE));
 }
 
 #[test]
