@@ -290,6 +290,11 @@ impl<A: Actor> Seat<A> {
         while self.requests.1.try_recv().is_ok() || self.lane.1.try_recv().is_ok() {}
     }
 
+    /// Takes a client's request out of its mailbox, whether or not the actor accepts any: for planted bugs.
+    pub fn take_request(&self) -> Option<A::Message> {
+        self.requests.1.try_recv().ok()
+    }
+
     /// The actor itself, for tests of its messages. Waits for a step that is being run.
     #[cfg(test)]
     pub fn lock(&self) -> impl std::ops::DerefMut<Target = A> {

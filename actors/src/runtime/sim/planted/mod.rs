@@ -16,6 +16,8 @@ use crate::shared::{Feed, Version, with_guard};
 
 /// Commit groups after which a version counts as old.
 const OLD_GROUPS: u64 = 30;
+/// Requests that are in an actor's lane, where nothing keeps them from being taken.
+const TAKEN_MAX: usize = 500;
 
 /// A bug that the driver brings in, between actors that are right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -54,6 +56,8 @@ pub enum Planted {
     VisitByOwner,
     /// Visits of other shards stand in the mailboxes of clients, and wait there for room (rule R14).
     VisitByMailbox,
+    /// Shards take what clients send whether or not they can do anything with it (rule R9).
+    TakeWithoutBound,
     /// The first thing that each subscription would tell gets lost.
     LoseFirstChanges,
     /// A version that somebody holds counts as dead once it is old (rule R3).
@@ -148,6 +152,7 @@ impl Planted {
             | Planted::AcknowledgeBeforeSync
             | Planted::SkipDataSync
             | Planted::LoseFirstChanges
+            | Planted::TakeWithoutBound
             | Planted::ForgetOldVersions
             | Planted::ForgetNamedSnapshots => {}
         }
@@ -163,6 +168,15 @@ impl Planted {
                     let robbed = memory.robbed.iter().any(|robbed| robbed.ptr_eq(&this));
                     if !robbed && feed.take().is_some() {
                         memory.robbed.push(this);
+                    }
+                }
+            }
+            Planted::TakeWithoutBound => {
+                for seat in &runtime.shards {
+                    while seat.lane_length() < TAKEN_MAX
+                        && let Some(request) = seat.take_request()
+                    {
+                        seat.tell(request);
                     }
                 }
             }
