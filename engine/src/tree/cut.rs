@@ -1,7 +1,8 @@
 //! Cutting a tree in two, and joining two into one: what moving a part of a tree to another worker needs.
 //!
-//! Both touch one path of nodes and no leaf, however large the trees are. What they make are whole trees: their
-//! nodes at the cut may be emptier than writes would leave them, down to a single child.
+//! Both touch a path of nodes or two and no leaf, however large the trees are. What they make are whole trees: their
+//! nodes at the cut may be emptier than writes would leave them, down to a single child. A join makes one node of two
+//! at the seam where one has room for both; so what a cut has made two of becomes one again.
 //!
 //! Nobody counts keys for this. A cut leaves the count with the left part, and the right one counts on from 0,
 //! wrapping: only the sum over the parts of a tree says how many keys there are (see [`Root::entries`]).
@@ -10,7 +11,9 @@ use super::ascend::{ascend, collapse};
 use super::inner_sequence::{InnerSequence, Splice};
 use super::path::{HEIGHT_MAX, Path};
 use super::sequence::{Measured, Part};
+use super::sources::merged_bytes_max;
 use super::{Located, Miss, NodeStore, Root};
+use crate::ids::PageRef;
 use crate::page;
 use crate::page::inner::Inner;
 
@@ -120,12 +123,12 @@ fn write_part<S: NodeStore>(
 }
 
 /// Joins two trees: every key of `left` is below `separator`, every key of `right` isn't. `None` if the result would
-/// be higher than trees are meant to be; both stay as they are then. O(difference of the heights) nodes; creates
-/// at most [`super::reserve_for`] the higher one's height. Otherwise neither root is part of the tip any more.
+/// be higher than trees are meant to be; both stay as they are then. O(height) nodes; creates at most
+/// [`super::reserve_for`] the higher one's height. Otherwise neither root is part of the tip any more.
 ///
 /// # Errors
 ///
-/// The first node on the edge of the higher tree that isn't in memory; nothing was changed.
+/// The first node on the edge of one of the trees that is needed and isn't in memory; nothing was changed.
 pub fn join<S: NodeStore>(
     store: &mut S,
     left: &Root,
@@ -155,9 +158,65 @@ pub fn join<S: NodeStore>(
     } else {
         (left.reference, neighbour)
     };
-    splice.push(Vec::new(), first);
-    splice.push(separator.to_vec(), second);
+    // (Bad run: a tree is cut and joined again and again, and each time gets a level more for two nodes of few children.)
+    match merge_seam(store, first, second, left.height.min(right.height), separator)? {
+        Some(merged) => splice.push(Vec::new(), merged),
+        None => {
+            splice.push(Vec::new(), first);
+            splice.push(separator.to_vec(), second);
+        }
+    }
     ascend(store, &mut root, path, depth, splice, &[]);
     root.entries = entries;
+    collapse(store, &mut root);
     Ok(Some(root))
+}
+
+/// Makes one inner node of two neighbours, if one has room for both, and likewise of those below them on both sides of the
+/// separator. `None` if these two stay. Creates one node for two.
+fn merge_seam<S: NodeStore>(
+    store: &mut S,
+    left: PageRef,
+    right: PageRef,
+    height: u8,
+    separator: &[u8],
+) -> Result<Option<PageRef>, Miss> {
+    let page_bytes = store.page_bytes();
+    let mut seam: Vec<[Located; 2]> = Vec::new();
+    let (mut left, mut right) = (left, right);
+    for _ in 1..height {
+        let pair = [store.locate(left)?, store.locate(right)?];
+        let [first, second] = pair.map(|node| store.bytes(node));
+        let whole = Splice::default();
+        let sequence = InnerSequence::new(first, Some((second, separator)), &whole, false);
+        if Measured::new(&sequence)
+            .whole(merged_bytes_max(page_bytes))
+            .is_none()
+        {
+            break;
+        }
+        let first = Inner::new(first);
+        left = first.child(first.count - 1);
+        right = Inner::new(second).child(0);
+        seam.push(pair);
+    }
+    let mut merged: Option<PageRef> = None;
+    for pair in seam.into_iter().rev() {
+        let mut splice = Splice::default();
+        if let Some(child) = merged {
+            splice = Splice::new(page::count(store.bytes(pair[0])) - 1, 2);
+            splice.push(Vec::new(), child);
+        }
+        let target = store.create();
+        let (page, [first, second]) = store.rebuild(target, pair);
+        let level = page::level(first);
+        let sequence = InnerSequence::new(first, Some((second, separator)), &splice, false);
+        match Measured::new(&sequence).whole(page_bytes) {
+            Some(whole) => sequence.write(page, level, &whole),
+            None => unreachable!("one child less takes no more room"),
+        }
+        pair.into_iter().for_each(|node| store.retire(node));
+        merged = Some(target.reference);
+    }
+    Ok(merged)
 }

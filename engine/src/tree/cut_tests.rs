@@ -257,3 +257,29 @@ fn what_is_too_high_is_not_joined() {
     assert_eq!(join(&mut parts.store, &root, &root, b"s"), Ok(None));
     assert_eq!(parts.store.created, 0);
 }
+
+#[test]
+fn trees_that_are_cut_and_joined_again_and_again_do_not_grow() {
+    let mut parts = filled(5_000);
+    let height = parts.parts[0].1.height;
+    let nodes = parts.store.unretired().len();
+    for number in 0..300u32 {
+        for at in [7, 11, 13] {
+            let key = (number * 977 * at % 5_000).to_be_bytes();
+            parts.apply(Op::Cut(key.to_vec()));
+        }
+        parts.apply(Op::Freeze);
+        while parts.parts.len() > 1 {
+            parts.apply(Op::Join(0));
+        }
+        assert!(
+            parts.parts[0].1.height <= height,
+            "{} levels after {number} times, {height} before",
+            parts.parts[0].1.height
+        );
+        parts.apply(Op::Freeze);
+    }
+    parts.verify();
+    let (now, most) = (parts.store.unretired().len(), nodes + nodes / 10);
+    assert!(now <= most, "{now} nodes, {nodes} before");
+}
