@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use treering_engine::log::RecordWriter;
 use treering_engine::{ShardId, Stamp, TreeId};
 use treering_io::SimDirectory;
 
@@ -11,7 +12,7 @@ use crate::error::Error;
 use crate::options::{Durability, Options};
 use crate::runtime::SimOptions;
 use crate::shard::{Part, ShardMessage, Transaction, Visit};
-use crate::ticket::Reply;
+use crate::ticket::{Outcome, Reply, Resolution};
 
 /// What an owner answers that has applied its parts and changed nothing by that.
 fn applied(shard: ShardId, tip_epoch: u64) -> Batch {
@@ -98,6 +99,51 @@ fn a_set_does_not_happen_if_a_tip_was_dropped_before_it_was_applied() {
             ),
             "the transaction is refused"
         );
+    }
+    crate::sim::crash(db);
+}
+
+/// The log is full, and no checkpoint can shorten it: a batch is refused as soon as what came before it is published. That
+/// needs no write of the log: nobody will call.
+#[test]
+fn a_batch_that_waits_for_a_publication_is_refused_after_it() {
+    let disk = SimDirectory::new(1);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+    crate::sim::settle(&db);
+    {
+        let mut commit = db.inner.runtime.commit.lock();
+        let mut outbox = Outbox::default();
+        commit.checkpoint_failure = Some(Error::Closed);
+        commit.position.lsn.0 += 4 * commit.shared.settings.checkpoint_log_bytes;
+        // The last group was published without records, and so without a sync.
+        commit.next_seq = commit.next_seq.next();
+        let answer = || Resolution {
+            reply: Reply::none(),
+            result: Ok(Outcome::Done),
+        };
+        let mut records = Vec::new();
+        RecordWriter(&mut records).put(TreeId(1), b"k", b"v");
+        for records in [Vec::new(), records] {
+            let batch = Batch {
+                record_bytes: records.len(),
+                records,
+                resolutions: vec![answer()],
+                sync: true,
+                ..applied(ShardId(0), 0)
+            };
+            commit.handle(CommitMessage::Batch(batch), 0, &mut outbox);
+        }
+        commit.end_batch(0, &mut outbox);
+        assert!(
+            matches!(
+                &outbox.resolutions[..],
+                [told, refused] if told.result.is_ok() && refused.result.is_err()
+            ),
+            "{} answers",
+            outbox.resolutions.len()
+        );
+        // So that nothing is written there.
+        commit.logging = false;
     }
     crate::sim::crash(db);
 }

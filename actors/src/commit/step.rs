@@ -78,18 +78,15 @@ impl Actor for Commit {
         if !self.gathered.is_empty() {
             self.gathering_since.get_or_insert(now);
         }
-        while !self.waits_for_more(now) && self.may_form_group() {
-            let gathered = self.gathered.len();
-            self.form_group(now, outbox);
-            self.publish_ready(outbox);
-            if self.gathered.len() == gathered {
+        loop {
+            self.form_groups(now, outbox);
+            if !self.write_log(now, outbox) {
                 break;
             }
         }
         if self.gathered.is_empty() {
             self.gathering_since = None;
         }
-        self.write_log(now, outbox);
         self.answer_subscribers();
         self.balance(outbox);
         self.prepare_segments(outbox);
@@ -144,6 +141,18 @@ impl Commit {
             told: Vec::new(),
             reclaims: Vec::new(),
         });
+    }
+
+    /// Gives what is gathered its place, as far as there is any.
+    fn form_groups(&mut self, now: Nanos, outbox: &mut Outbox) {
+        while !self.waits_for_more(now) && self.may_form_group() {
+            let gathered = self.gathered.len();
+            self.form_group(now, outbox);
+            self.publish_ready(outbox);
+            if self.gathered.len() == gathered {
+                return;
+            }
+        }
     }
 
     /// How long what is gathered waits for more, if it does (an option, off by default): only the first of a group, and

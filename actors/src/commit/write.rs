@@ -21,10 +21,12 @@ const SPARE_BUFFER_BYTES_MAX: usize = 8 << 20;
 const BUFFER_BYTES: usize = 512 << 10;
 
 impl Commit {
-    /// Starts a log task if the device is free and something should be written or synced.
-    pub(super) fn write_log(&mut self, now: Nanos, outbox: &mut Outbox) {
+    /// Starts a log task if the device is free and something should be written or synced. True: what waited for that is
+    /// published without one. (Bad run: a batch waits for that publication, to be refused after it, and hears nothing
+    /// until somebody else sends something.)
+    pub(super) fn write_log(&mut self, now: Nanos, outbox: &mut Outbox) -> bool {
         if !self.logging || self.in_flight.is_some() {
-            return;
+            return false;
         }
         let waiting = self.pending.iter().any(|group| group.sync);
         let due = self
@@ -37,12 +39,12 @@ impl Commit {
         let write = !self.builder.is_empty() && (sync || full);
         if !write && (!sync || self.unsynced.is_empty()) {
             if sync {
-                // Everything is durable already: those who wait learn it in the next round.
+                // Everything is durable already.
                 self.durable_seq = Seq(self.next_seq.0 - 1);
                 self.unsynced_since = None;
                 self.publish_ready(outbox);
             }
-            return;
+            return waiting && !self.gathered.is_empty();
         }
         // One system call does the work of two where nothing earlier waits to be synced (rule R15).
         let earlier_durable = self.unsynced.is_empty();
@@ -68,6 +70,7 @@ impl Commit {
             write,
             sync: segments,
         });
+        false
     }
 
     /// Closes the open log group and encodes it into an aligned buffer.
