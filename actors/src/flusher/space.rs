@@ -62,10 +62,11 @@ impl Flusher {
         self.free(freed);
     }
 
-    /// Takes note of pages that no version up to that of the checkpoint under way has reached.
+    /// Takes note of pages that no version up to that of the checkpoint under way has reached: no named snapshot keeps them.
     fn note_added(&mut self, extent: Extent) {
-        if self.checkpoint.stage != Stage::Idle {
-            extent.ids().for_each(|id| self.checkpoint.added.insert(id));
+        let checkpoint = &mut self.checkpoint;
+        if checkpoint.stage != Stage::Idle && !checkpoint.named.is_empty() {
+            extent.ids().for_each(|id| checkpoint.added.insert(id));
         }
     }
 

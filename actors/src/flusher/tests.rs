@@ -276,6 +276,7 @@ fn a_snapshot_keeps_nothing_that_came_while_its_checkpoint_was_written() {
     let mut flusher = db.runtime().flusher.lock();
     flusher.space.freeze();
     flusher.checkpoint.stage = Stage::Walking;
+    flusher.checkpoint.named = flusher.named.clone();
     let newest = flusher.newest.seq;
     let blob = flusher.space.allocate_contiguous(3).expect("free pages");
     let pages = |added: Vec<Extent>, retired: Vec<Retired>| PublishedPages {

@@ -39,7 +39,7 @@ pub(super) struct Checkpoint {
     version: Option<Arc<Version>>,
     replies: Vec<Reply>,
     /// The named snapshots that there are once it is durable.
-    named: Named,
+    pub named: Named,
     named_replies: Vec<NamedReply>,
     /// Who has compacted the file and waits for its end to be cut off.
     compacted: Vec<CutReply>,
@@ -50,7 +50,7 @@ pub(super) struct Checkpoint {
     /// Inner nodes that are on disk, but not written in the sense of rule R2 before the pass is over.
     inner_done: Vec<(PageId, FrameId)>,
     walk: Vec<PageRef>,
-    /// Pages that were brought into trees since the version.
+    /// Pages that were brought into trees since the version, if there are named snapshots.
     pub added: PageSet,
     image: Option<ImageEncoder>,
     image_extents: Vec<Extent>,
