@@ -6,12 +6,13 @@ use treering_engine::log::RecordWriter;
 use treering_engine::{ShardId, Stamp, TreeId};
 use treering_io::SimDirectory;
 
-use super::{Batch, CommitMessage};
+use super::{Batch, Commit, CommitMessage};
 use crate::actor::{Actor, Outbox};
 use crate::error::Error;
 use crate::options::{Durability, Options};
 use crate::runtime::SimOptions;
 use crate::shard::{Part, ShardMessage, Transaction, Visit};
+use crate::shared::with_guard;
 use crate::ticket::{Outcome, Reply, Resolution};
 
 /// What an owner answers that has applied its parts and changed nothing by that.
@@ -38,59 +39,89 @@ fn applied(shard: ShardId, tip_epoch: u64) -> Batch {
     }
 }
 
+const OWNERS: [ShardId; 2] = [ShardId(0), ShardId(1)];
+
+/// A database of two shards, with a tree for each.
+fn two_trees() -> (crate::Db, [TreeId; 2]) {
+    let disk = SimDirectory::new(1);
+    let options = Options::new().shards(2).cache_bytes(1024 * 4096);
+    let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
+    for name in ["one", "two"] {
+        db.client().tree(name).expect("a tree");
+    }
+    crate::sim::settle(&db);
+    let shared = &db.inner.runtime.shared;
+    let trees = with_guard(&shared.memory, |guard| {
+        let directory = &shared.current.load(guard).directory;
+        ["one", "two"].map(|name| directory.by_name(name).expect("there").id)
+    });
+    (db, trees)
+}
+
+/// A transaction that has been with the owners of both trees.
+fn decided(commit: &Commit, trees: [TreeId; 2]) -> CommitMessage {
+    let part = |(tree, owner): (TreeId, ShardId)| Part {
+        tree,
+        owner,
+        lower: Arc::from([]),
+        records: Vec::new(),
+        expected: Vec::new(),
+        ranges: Vec::new(),
+    };
+    let transaction = Arc::new(Transaction {
+        number: 1,
+        parts: trees.into_iter().zip(OWNERS).map(part).collect(),
+        durability: Durability::Sync,
+        snapshot: None,
+    });
+    CommitMessage::Decided(Box::new(Visit {
+        transaction,
+        reply: Reply::none(),
+        credit: None,
+        next: 2,
+        epochs: OWNERS.map(|owner| (owner, commit.tip_epoch(owner))).to_vec(),
+    }))
+}
+
+/// The set that the owners were told to apply.
+fn set_told(outbox: &mut Outbox) -> u64 {
+    let set = outbox.shards.drain(..).find_map(|(_, message)| match message {
+        ShardMessage::Apply { set, .. } => Some(set),
+        _ => None,
+    });
+    set.expect("both were told to apply it")
+}
+
+/// Both owners answer that they have applied the set; whether it happens.
+fn apply_everywhere(commit: &mut Commit, set: u64, outbox: &mut Outbox) -> bool {
+    for shard in OWNERS {
+        let result = Ok(Box::new(applied(shard, commit.tip_epoch(shard))));
+        commit.handle(CommitMessage::SetPart { set, shard, result }, 0, outbox);
+    }
+    let closed = outbox.shards.drain(..).map(|(_, message)| match message {
+        ShardMessage::SetClosed { happens, .. } => happens,
+        other => panic!("{other:?}"),
+    });
+    let closed: Vec<bool> = closed.collect();
+    assert!(closed.len() == 2 && closed[0] == closed[1]);
+    closed[0]
+}
+
 /// An owner hears that it shall apply a set and that its tip is dropped, in this order, and then applies the set: to what
 /// is published. What it has compared for the transaction stood on the tip (rule R13).
 #[test]
 fn a_set_does_not_happen_if_a_tip_was_dropped_before_it_was_applied() {
-    let disk = SimDirectory::new(1);
-    let options = Options::new().shards(2).cache_bytes(1024 * 4096);
-    let db = crate::sim::open(&disk, &options, SimOptions::default()).expect("it opens");
-    crate::sim::settle(&db);
+    let (db, trees) = two_trees();
     {
         let mut commit = db.inner.runtime.commit.lock();
         let mut outbox = Outbox::default();
-        let owners = [ShardId(0), ShardId(1)];
-        let part = |owner: ShardId| Part {
-            tree: TreeId(1 + u32::from(owner.0)),
-            owner,
-            lower: Arc::from([]),
-            records: Vec::new(),
-            expected: Vec::new(),
-            ranges: Vec::new(),
-        };
-        let transaction = Arc::new(Transaction {
-            number: 1,
-            parts: owners.map(part).into(),
-            durability: Durability::Sync,
-            snapshot: None,
-        });
-        let epochs = owners.map(|owner| (owner, commit.tip_epoch(owner))).to_vec();
-        let visit = Visit {
-            transaction,
-            reply: Reply::none(),
-            credit: None,
-            next: 2,
-            epochs,
-        };
-        commit.handle(CommitMessage::Decided(Box::new(visit)), 0, &mut outbox);
+        let message = decided(&commit, trees);
+        commit.handle(message, 0, &mut outbox);
         commit.end_batch(0, &mut outbox);
-        let set = outbox.shards.drain(..).find_map(|(_, message)| match message {
-            ShardMessage::Apply { set, .. } => Some(set),
-            _ => None,
-        });
-        let set = set.expect("both were told to apply it");
+        let set = set_told(&mut outbox);
 
         commit.tip_epochs[0] += 1;
-        for shard in owners {
-            let batch = Box::new(applied(shard, commit.tip_epoch(shard)));
-            let result = Ok(batch);
-            commit.handle(CommitMessage::SetPart { set, shard, result }, 0, &mut outbox);
-        }
-        let closed = outbox.shards.drain(..).map(|(_, message)| match message {
-            ShardMessage::SetClosed { happens, .. } => happens,
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(closed.collect::<Vec<_>>(), [false, false]);
+        assert!(!apply_everywhere(&mut commit, set, &mut outbox));
         commit.end_batch(0, &mut outbox);
         assert!(
             matches!(
@@ -101,6 +132,50 @@ fn a_set_does_not_happen_if_a_tip_was_dropped_before_it_was_applied() {
         );
     }
     crate::sim::crash(db);
+}
+
+/// The owner of a tree has validated what a transaction read there, and then drops the tree; the set closes when the drop
+/// is in line for a group, or published.
+#[test]
+fn a_transaction_does_not_happen_after_the_drop_of_a_tree_that_it_has_read() {
+    for is_published in [false, true] {
+        let (db, trees) = two_trees();
+        {
+            let mut commit = db.inner.runtime.commit.lock();
+            let mut outbox = Outbox::default();
+            commit.logging = false;
+            let message = decided(&commit, trees);
+            commit.handle(message, 0, &mut outbox);
+            commit.end_batch(0, &mut outbox);
+            let set = set_told(&mut outbox);
+
+            let batch = Batch {
+                trees_dropped: vec![trees[0]],
+                ..applied(OWNERS[0], commit.tip_epoch(OWNERS[0]))
+            };
+            commit.handle(CommitMessage::Batch(batch), 0, &mut outbox);
+            if is_published {
+                commit.end_batch(0, &mut outbox);
+                outbox.shards.clear();
+            }
+            assert!(!apply_everywhere(&mut commit, set, &mut outbox));
+            // Once more, alone, and then it is refused.
+            commit.end_batch(0, &mut outbox);
+            let set = set_told(&mut outbox);
+            for shard in OWNERS {
+                let result = Ok(Box::new(applied(shard, commit.tip_epoch(shard))));
+                commit.handle(CommitMessage::SetPart { set, shard, result }, 0, &mut outbox);
+            }
+            assert!(
+                matches!(
+                    &outbox.resolutions[..],
+                    [told] if matches!(told.result, Err(Error::TreeNotFound { .. }))
+                ),
+                "the transaction is refused"
+            );
+        }
+        crate::sim::crash(db);
+    }
 }
 
 /// The log is full, and no checkpoint can shorten it: a batch is refused as soon as what came before it is published. That

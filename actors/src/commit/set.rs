@@ -13,6 +13,7 @@
 //! - In a group the records of a set come behind those of the batches that its owners froze before; its own batches hold
 //!   no records, they only tell recovery which stamps were used.
 //! - A transaction that has been with an owner whose tip was dropped since is refused (rule R13).
+//! - A transaction comes before a drop of one of its trees, or is refused: trees that it has only read count, too.
 //! - A failure to apply takes the set back everywhere. Who caused it is tried again alone, and if that fails, refused;
 //!   so every attempt brings one transaction closer to its answer.
 //!
@@ -21,8 +22,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use treering_engine::ShardId;
 use treering_engine::log::{BATCH_FRAME_BYTES, TRANSACTION_FRAME_BYTES};
+use treering_engine::{ShardId, TreeId};
 
 use super::messages::Batch;
 use super::state::{Commit, Gathered, Pending};
@@ -204,6 +205,7 @@ impl Commit {
                 Part::Failed(transaction, error) => failure = failure.or(Some((transaction, error))),
             }
         }
+        let failure = failure.or_else(|| self.names_dropped_tree(&set.transactions));
         // (Bad run: an owner's tip is dropped after it was told to apply a set, and before it does: its batch stands on what
         // is published, and what it has compared for the transaction was taken back.)
         let is_outdated = set
@@ -244,6 +246,30 @@ impl Commit {
             }
             self.sets.decided.push_front(decided);
         }
+    }
+
+    /// The first transaction with a tree whose drop comes before the set: it is in a group already, or in line for one.
+    /// (Bad run: an owner validates what a transaction has read of a tree, then drops that tree; the drop is told, others
+    /// see that the tree is gone and that the transaction has not happened; then it happens.)
+    fn names_dropped_tree(&self, transactions: &[Decided]) -> Option<(usize, Error)> {
+        let dropping: Vec<TreeId> = self
+            .gathered
+            .iter()
+            .flat_map(|item| match item {
+                Gathered::Batch(batch) if !self.is_stale(batch) => &batch.trees_dropped[..],
+                _ => &[],
+            })
+            .copied()
+            .collect();
+        let is_gone = |tree: TreeId| {
+            dropping.contains(&tree) || self.planned.get(tree).is_none() || self.is_dropped(tree)
+        };
+        transactions.iter().enumerate().find_map(|(index, decided)| {
+            let mut parts = decided.visit.transaction.parts.iter();
+            let gone = parts.find(|part| is_gone(part.tree))?;
+            let name = format!("#{}", gone.tree.0);
+            Some((index, Error::TreeNotFound { name }))
+        })
     }
 
     /// Gives a set its place in a group.
