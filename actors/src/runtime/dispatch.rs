@@ -32,6 +32,7 @@ impl Runtime {
         let mut kicks = Kicks::default();
         let step = seat.try_step(self.now(), outbox, |outbox| kicks = self.post(outbox));
         self.finish_step(outbox);
+        self.tell_of_panic(step);
         if helps {
             self.see_to(kicks, outbox);
         } else {
@@ -55,6 +56,25 @@ impl Runtime {
         if kicks.flusher {
             self.flusher.sleeper.wake();
         }
+    }
+
+    /// After a panic: every actor has to notice that the database is poisoned, and refuse what waits. (Bad run: a client
+    /// runs a shard on the way and it panics; nobody sends that shard anything more, and what it holds is never answered,
+    /// nor what waits at other shards for locks that were lost with it.)
+    pub(super) fn tell_of_panic(&self, step: Option<Step>) {
+        if step.is_some_and(|step| step.panicked) {
+            self.wake_all();
+        }
+    }
+
+    /// Calls the threads of all actors.
+    pub(super) fn wake_all(&self) {
+        for seat in &self.shards {
+            seat.sleeper.wake();
+        }
+        self.commit.sleeper.wake();
+        self.flusher.sleeper.wake();
+        self.pager.sleeper.wake();
     }
 
     /// Sends the messages of an outbox and leaves its I/O where it is taken up. Called with the sender's seat taken.
@@ -178,6 +198,7 @@ impl Runtime {
                 kicks.add(self.post(outbox));
             });
             self.finish_step(outbox);
+            self.tell_of_panic(step);
             // Whoever has the seat will look at the mailboxes again.
             let Some(step) = step else { return };
             seat.leave_deadline();

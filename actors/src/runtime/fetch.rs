@@ -51,6 +51,7 @@ impl Runtime {
             self.pager
                 .visit(self.now(), &mut outbox, |outbox| kicks = self.post(outbox), work)?;
         self.finish_step(&mut outbox);
+        self.tell_of_panic(Some(step));
         if self.sim.is_none() {
             // Whoever found the seat taken counts on this thread.
             if self.pager.more(step) {

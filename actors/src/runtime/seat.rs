@@ -36,6 +36,8 @@ pub(crate) struct Step {
     pub deadline: Option<Nanos>,
     /// Whether requests of clients may be delivered.
     accepts: bool,
+    /// Whether the step ended by a panic: the database is poisoned, and all actors have to be run to notice.
+    pub panicked: bool,
 }
 
 /// An actor with its mailboxes and the flag of its thread.
@@ -54,6 +56,9 @@ pub(crate) struct Seat<A: Actor> {
     next_deadline: AtomicU64,
     /// Until when the actor's thread sleeps at the latest, for those who leave it an earlier deadline.
     sleeps_until: AtomicU64,
+    /// Whether panics are dealt with as in builds without debug assertions.
+    #[cfg(test)]
+    pub keeps_panics: AtomicBool,
 }
 
 impl<A: Actor> Seat<A> {
@@ -74,6 +79,8 @@ impl<A: Actor> Seat<A> {
             sleeper: Sleeper::default(),
             next_deadline: AtomicU64::new(Nanos::MAX),
             sleeps_until: AtomicU64::new(0),
+            #[cfg(test)]
+            keeps_panics: AtomicBool::new(false),
         }
     }
 
@@ -209,12 +216,12 @@ impl<A: Actor> Seat<A> {
             result = Some(work(actor, outbox));
             actor.end_batch(now, outbox);
         }));
+        let panicked = stepped.is_err();
         if let Err(panic) = stepped {
             // Half a step was done: nothing that is built on it may reach the disk.
             let cause = std::io::Error::other("an actor panicked; this is a bug");
             self.shared.status.poison(&Arc::new(cause));
-            if cfg!(debug_assertions) {
-                // Tests shall see it.
+            if self.shows_panics() {
                 resume_unwind(panic);
             }
         }
@@ -222,6 +229,7 @@ impl<A: Actor> Seat<A> {
             worked: true,
             deadline: actor.deadline(now),
             accepts: actor.accepts_requests(),
+            panicked,
         };
         let next = step
             .deadline
@@ -232,6 +240,15 @@ impl<A: Actor> Seat<A> {
         drop(seat);
         fence(Ordering::SeqCst);
         Some((result, step))
+    }
+
+    /// Whether a panic of the actor goes on to whoever runs it: tests shall see it.
+    fn shows_panics(&self) -> bool {
+        #[cfg(test)]
+        if self.keeps_panics.load(Ordering::Relaxed) {
+            return false;
+        }
+        cfg!(debug_assertions)
     }
 
     /// Whether messages came in that the step `step` has not taken: whoever ran it has to see to them.

@@ -87,12 +87,7 @@ impl Threads {
     /// Ends the threads and waits for them. Nothing may be under way any more that somebody waits for.
     pub fn stop(self, runtime: &Runtime) {
         runtime.stopping.store(true, Ordering::SeqCst);
-        for seat in &runtime.shards {
-            seat.sleeper.wake();
-        }
-        runtime.commit.sleeper.wake();
-        runtime.flusher.sleeper.wake();
-        runtime.pager.sleeper.wake();
+        runtime.wake_all();
         for thread in self.0 {
             if thread.join().is_err() {
                 tracing::error!("a thread of the database panicked");

@@ -133,7 +133,8 @@ impl Actor for Shard {
     }
 
     fn accepts_requests(&self) -> bool {
-        if self.moves.drains() {
+        if self.moves.drains() || self.shared.status.is_poisoned() {
+            // Poisoned, what is taken is refused, however much is under way for ever.
             return true;
         }
         self.incoming.len() < BATCH_OPERATIONS_MAX
@@ -330,6 +331,12 @@ impl Shard {
         self.sets_due.clear();
         self.refuse_visits(error, outbox);
         self.refuse_moving(error);
+        // Their pages may never come: whoever brings them may have panicked.
+        let parked = std::mem::take(&mut self.parked.by_page);
+        for ready in parked.into_values().flatten() {
+            self.parked.count -= 1;
+            self.refuse(ready, error.clone());
+        }
         loop {
             // One that is refused may make the next for its key ready.
             if let Some(ready) = self.ready.pop_front() {
@@ -338,8 +345,17 @@ impl Shard {
             } else if let Some(request) = self.incoming.pop_front() {
                 self.refuse(ReadyRequest::new(request), error.clone());
             } else {
-                return;
+                break;
             }
         }
+        // Not by way of the commit actor, which may have lost batches by a panic, and doesn't log this one any more.
+        for resolution in &mut self.open.resolutions {
+            resolution.result = Err(error.clone());
+        }
+        outbox.resolutions.append(&mut self.open.resolutions);
     }
 }
+
+#[cfg(test)]
+#[path = "step_tests.rs"]
+mod tests;
