@@ -275,11 +275,13 @@ impl Transaction {
     }
 
     fn dispatch(self, wait: bool) -> Result<Ticket<()>> {
-        self.inner.runtime.shared.status.check_write()?;
+        let status = &self.inner.runtime.shared.status;
         if self.writes.values().all(BTreeMap::is_empty) {
-            // All that was read is from one instant.
+            // All that was read is from one instant. Reads go on where writes are refused.
+            status.check_read()?;
             return Ok(Ticket::done(&self.inner.runtime));
         }
+        status.check_write()?;
         self.inner.wait_for_keys(self.written())?;
         let passage = self.inner.runtime.pass()?;
         let mut parts = Parts::new(&self.inner);

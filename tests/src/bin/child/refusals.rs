@@ -73,6 +73,30 @@ pub fn sync(path: &Path) {
         None,
         "nobody sees what may be lost"
     );
+    let client = db.client();
+    let read = client.transact(|tx| tx.get(&tree, 0_u32.to_be_bytes()));
+    assert_eq!(read.expect("reads go on").expect("the value"), b"acknowledged");
+    let refused = client.transact(|tx| tx.put(&tree, b"later", b"?"));
+    assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+    let snapshot = client.snapshot();
+    assert_eq!(
+        snapshot.range(&tree, ..).expect("reads go on").count(),
+        100,
+        "nobody sees what may be lost"
+    );
+    assert_eq!(
+        client.snapshot_at(snapshot.seq()).expect("the newest one").seq(),
+        snapshot.seq()
+    );
+    assert_eq!(client.tree("t").expect("a tree that is there").name(), "t");
+    assert!(matches!(client.tree("new"), Err(Error::Poisoned { .. })));
+    let copy = path.join("copy");
+    assert!(
+        snapshot.backup(&copy).is_err(),
+        "syncs are refused to a copy, too"
+    );
+    assert!(matches!(tree.send_get(b"unknown"), Err(Error::Poisoned { .. })));
+    drop(snapshot);
     assert!(matches!(db.close(), Err(Error::Poisoned { .. })));
 }
 
