@@ -87,7 +87,7 @@ impl Db {
             // What was in use when the last pass began may have come free only later: a version lives as long as the
             // slowest thread that looks at it.
             let in_vain = last.1 == 0 && turn.below.0 >= last.0.0 - last.0.0 / 16;
-            let done_with = self.stats().file_pages <= u64::from(turn.below.0 + turn.below.0 / 16);
+            let done_with = is_short_enough(self.stats().file_pages, turn.below);
             if in_vain || (done_with && last.1 != u64::MAX) {
                 break;
             }
@@ -109,6 +109,12 @@ impl Db {
         done.pages_after = self.stats().file_pages;
         Ok(done)
     }
+}
+
+/// Whether a file of so many pages needs no other pass when everything in use has room below `below`.
+fn is_short_enough(file_pages: u64, below: PageId) -> bool {
+    let below = u64::from(below.0);
+    file_pages <= below + below / 16
 }
 
 /// The turn to compact, given up when dropped.
@@ -349,5 +355,16 @@ impl Walk<'_> {
             self.inner.runtime.pause(nanos);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_files_are_compared_too() {
+        assert!(is_short_enough(106, PageId(100)) && !is_short_enough(107, PageId(100)));
+        assert!(is_short_enough(u64::from(u32::MAX), PageId(u32::MAX - 1)));
     }
 }

@@ -7,8 +7,9 @@ use treering_engine::memory::{Class, FrameId, Memory, Residency};
 use treering_engine::{PageId, page};
 
 use super::state::Flusher;
+use super::step::RETRY_NANOS;
 use super::{WRITES_MAX, frames_low};
-use crate::actor::Outbox;
+use crate::actor::{Nanos, Outbox};
 use crate::error::Error;
 use crate::pager::PagerMessage;
 use crate::shard::ShardMessage;
@@ -31,8 +32,17 @@ impl Flusher {
         self.pager_waits || !self.starving_shards.is_empty()
     }
 
+    /// How soon to look again while somebody waits: what is in limbo comes back soon; else nothing may come before the
+    /// disk takes writes again.
+    pub(super) fn retry_nanos(&self, now: Nanos) -> Nanos {
+        if self.shared.memory.limbo_frames() > 0 {
+            return RETRY_NANOS;
+        }
+        self.write_pause.left(now).max(RETRY_NANOS)
+    }
+
     /// One step of the clock, if frames are short; tells those who wait when some are free.
-    pub(super) fn evict(&mut self, outbox: &mut Outbox) {
+    pub(super) fn evict(&mut self, now: Nanos, outbox: &mut Outbox) {
         if !self.frames_short() {
             self.fruitless_rounds = 0;
             return self.tell_freed(outbox);
@@ -43,7 +53,7 @@ impl Flusher {
         let target = 2 * frames_low(memory.frames());
         let coming = memory.free_frames() + memory.limbo_frames() + self.evicting.len();
         if !self.shared.settings.in_memory && coming < target.min(memory.frames() / 2) + WRITES_MAX {
-            self.sweep(target, outbox);
+            self.sweep(target, now, outbox);
             collect(&self.shared.memory);
         }
         self.tell_freed(outbox);
@@ -62,7 +72,7 @@ impl Flusher {
         }
     }
 
-    fn sweep(&mut self, target: usize, outbox: &mut Outbox) {
+    fn sweep(&mut self, target: usize, now: Nanos, outbox: &mut Outbox) {
         let shared = Arc::clone(&self.shared);
         let memory = &shared.memory;
         let steps = (memory.sweep_steps() / SWEEP_SHARE).max(1);
@@ -75,7 +85,8 @@ impl Flusher {
                     released.push(frame);
                     continue;
                 }
-                if self.writes_under_way() >= WRITES_MAX || memory.holds(frame) > 0 {
+                let may_write = self.writes_under_way() < WRITES_MAX && !self.write_pause.is_on(now);
+                if !may_write || memory.holds(frame) > 0 {
                     continue;
                 }
                 let Some(id) = memory.page_of(frame) else { continue };
@@ -170,6 +181,7 @@ impl Flusher {
         id: PageId,
         frame: FrameId,
         result: std::io::Result<()>,
+        now: Nanos,
         outbox: &mut Outbox,
     ) {
         let leaves = self.evicting.remove(&frame);
@@ -179,6 +191,7 @@ impl Flusher {
         let memory = &self.shared.memory;
         match result {
             Ok(()) => {
+                self.write_pause.succeeded();
                 memory.set_written(frame);
                 self.note_written(id);
                 self.shared.counters.add(Counter::BackgroundFlushes, 1);
@@ -190,7 +203,9 @@ impl Flusher {
             Err(error) => {
                 memory.clear_writing(frame);
                 let error = Error::io(format!("writing page {} for eviction", id.0), error);
-                tracing::warn!(%error, "a page could not be written");
+                if self.write_pause.failed(now) {
+                    tracing::warn!(%error, "a page could not be written; of what fails soon after it nothing is told");
+                }
                 self.tell_exhausted(&error, outbox);
             }
         }

@@ -37,6 +37,7 @@ mod retained;
 mod space;
 mod state;
 mod step;
+mod write_pause;
 
 #[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::messages::ExtentWaiter;
 use super::named::{Named, NamedChange};
 use super::page_set::PageSet;
 use super::retained::Retained;
+use super::write_pause::WritePause;
 use crate::actor::Nanos;
 use crate::error::Error;
 use crate::shared::{Counter, Shared, Version};
@@ -79,6 +80,8 @@ pub(crate) struct Flusher {
     pub(super) evicting: BTreeSet<FrameId>,
     /// How many pages are being written because they lie beside those.
     pub(super) cleaning: usize,
+    /// Holds writes for eviction back after some have failed.
+    pub(super) write_pause: WritePause,
     pub(super) starving_shards: BTreeSet<ShardId>,
     pub(super) pager_waits: bool,
     /// Rounds of the clock since a frame was last gained, while somebody waits.
@@ -168,6 +171,7 @@ impl Flusher {
             hand: 0,
             evicting: BTreeSet::new(),
             cleaning: 0,
+            write_pause: WritePause::default(),
             starving_shards: BTreeSet::new(),
             pager_waits: false,
             fruitless_rounds: 0,

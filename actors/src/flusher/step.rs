@@ -12,8 +12,8 @@ use crate::shared::Counter;
 /// Pages of publications taken note of before the commit actor is told: it counts them only to stop when there are many
 /// more, and being told runs it.
 const DELTAS_TOLD: usize = DELTA_PAGES_MAX / 32;
-/// How soon the flusher looks again when somebody waits for frames that pinned readers or pending writes hold.
-const RETRY_NANOS: Nanos = 50_000;
+/// How soon the flusher looks again, unless writes fail, when somebody waits for frames that pinned readers or pending writes hold.
+pub(super) const RETRY_NANOS: Nanos = 50_000;
 
 impl Actor for Flusher {
     type Message = FlusherMessage;
@@ -52,10 +52,16 @@ impl Actor for Flusher {
                 }
             }
             FlusherMessage::Pressure { shard: Some(shard) } => {
+                self.write_pause.asked();
                 self.starving_shards.insert(shard);
             }
-            FlusherMessage::Pressure { shard: None } => self.pager_waits = true,
-            FlusherMessage::PageWritten { id, frame, result } => self.page_written(id, frame, result, outbox),
+            FlusherMessage::Pressure { shard: None } => {
+                self.write_pause.asked();
+                self.pager_waits = true;
+            }
+            FlusherMessage::PageWritten { id, frame, result } => {
+                self.page_written(id, frame, result, now, outbox);
+            }
             FlusherMessage::Transferred { token, result } => {
                 if token == self.checkpoint.token {
                     self.transferred(result, now, outbox);
@@ -111,7 +117,7 @@ impl Actor for Flusher {
         self.retained.expire(now);
         self.note_deaths();
         self.run_checkpoint(now, outbox);
-        self.evict(outbox);
+        self.evict(now, outbox);
         self.serve_ids(outbox);
         if self.deltas_done >= DELTAS_TOLD {
             outbox.commit.push(CommitMessage::DeltasDone {
@@ -136,7 +142,12 @@ impl Actor for Flusher {
         if self.checkpoint_is_walking() {
             return Some(0);
         }
-        let retry = (self.somebody_starves() || !self.dying.is_empty()).then_some(RETRY_NANOS);
-        retry.into_iter().chain(self.retained.deadline(now)).min()
+        let dying = (!self.dying.is_empty()).then_some(RETRY_NANOS);
+        let starving = self.somebody_starves().then(|| self.retry_nanos(now));
+        dying
+            .into_iter()
+            .chain(starving)
+            .chain(self.retained.deadline(now))
+            .min()
     }
 }

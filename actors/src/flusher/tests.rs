@@ -5,8 +5,9 @@ use treering_engine::{Extent, PageId, Retired, Seq, Stamp};
 use treering_io::SimDirectory;
 
 use super::checkpoint::Stage;
+use super::step::RETRY_NANOS;
 use super::{FileTask, Flusher, FlusherMessage, PublishedPages, WRITES_MAX};
-use crate::actor::{Actor, Outbox};
+use crate::actor::{Actor, Nanos, Outbox};
 use crate::client::Db;
 use crate::options::{Durability, Options};
 use crate::pager::PagerMessage;
@@ -51,10 +52,10 @@ fn full_of_changed_leaves() -> Simulated {
 }
 
 /// Lets the clock run until it writes; what it writes.
-fn written(flusher: &mut Flusher) -> Vec<(PageId, FrameId)> {
+fn written(flusher: &mut Flusher, now: Nanos) -> Vec<(PageId, FrameId)> {
     let mut outbox = Outbox::default();
     for _ in 0..10 {
-        flusher.end_batch(0, &mut outbox);
+        flusher.end_batch(now, &mut outbox);
     }
     outbox
         .pager
@@ -71,7 +72,7 @@ fn changed_leaves_are_written_with_their_neighbours() {
     let db = full_of_changed_leaves();
     let memory = &db.runtime().shared.memory;
     let mut flusher = db.runtime().flusher.lock();
-    let writes = written(&mut flusher);
+    let writes = written(&mut flusher, 0);
     assert_eq!(writes.len(), WRITES_MAX);
     let distinct: BTreeSet<PageId> = writes.iter().map(|(id, _)| *id).collect();
     assert_eq!(distinct.len(), WRITES_MAX, "a page is written twice at a time");
@@ -109,15 +110,38 @@ fn writes_that_fail_leave_their_pages_changed_and_make_room_for_others() {
     let db = full_of_changed_leaves();
     let memory = &db.runtime().shared.memory;
     let mut flusher = db.runtime().flusher.lock();
-    let writes = written(&mut flusher);
-    assert!(written(&mut flusher).is_empty(), "more writes than there may be");
+    let writes = written(&mut flusher, 0);
+    assert!(
+        written(&mut flusher, 0).is_empty(),
+        "more writes than there may be"
+    );
     let mut outbox = Outbox::default();
     for (id, frame) in writes {
         let result = Err(std::io::Error::other("planted"));
         flusher.handle(FlusherMessage::PageWritten { id, frame, result }, 0, &mut outbox);
         assert!(!memory.is_written(frame) && !memory.is_writing(frame));
     }
-    assert_eq!(written(&mut flusher).len(), WRITES_MAX);
+    // Whoever waits looks again when the pause is over, and no sooner.
+    flusher.pager_waits = true;
+    assert!(written(&mut flusher, 0).is_empty());
+    flusher.pager_waits = true;
+    let pause = flusher.deadline(0).expect("a time to look again");
+    assert!(pause > RETRY_NANOS, "{pause} ns");
+    assert!(written(&mut flusher, pause - 1).is_empty());
+    let writes = written(&mut flusher, pause);
+    assert_eq!(writes.len(), WRITES_MAX);
+    for (id, frame) in writes {
+        let result = Err(std::io::Error::other("planted"));
+        flusher.handle(
+            FlusherMessage::PageWritten { id, frame, result },
+            pause,
+            &mut outbox,
+        );
+    }
+    assert!(written(&mut flusher, pause).is_empty());
+    // Who asks now doesn't have to wait.
+    flusher.handle(FlusherMessage::Pressure { shard: None }, pause, &mut outbox);
+    assert_eq!(written(&mut flusher, pause).len(), WRITES_MAX);
 }
 
 #[test]

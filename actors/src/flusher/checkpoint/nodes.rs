@@ -4,7 +4,7 @@ use treering_engine::memory::{FrameId, Residency};
 use treering_engine::{PageId, page};
 
 use super::{Flusher, Stage};
-use crate::actor::Outbox;
+use crate::actor::{Nanos, Outbox};
 use crate::error::Error;
 use crate::flusher::{WALK_NODES, WRITES_MAX};
 use crate::pager::PagerMessage;
@@ -69,16 +69,18 @@ impl Flusher {
         id: PageId,
         frame: FrameId,
         result: std::io::Result<()>,
+        now: Nanos,
         outbox: &mut Outbox,
     ) {
         if !self.checkpoint.writing.remove(&id) {
-            self.eviction_written(id, frame, result, outbox);
+            self.eviction_written(id, frame, result, now, outbox);
             return;
         }
         let memory = &self.shared.memory;
         self.shared.counters.add(Counter::Flushes, 1);
         match result {
             Ok(()) => {
+                self.write_pause.succeeded();
                 // SAFETY: as in `walk`: frozen, and kept in place while it is marked as being written.
                 let bytes =
                     unsafe { std::slice::from_raw_parts(memory.frame_ptr(frame), memory.page_bytes()) };
