@@ -12,6 +12,7 @@ use treering_io::Operation;
 use crate::commit::{CommitMessage, LogTask};
 use crate::error::Result;
 use crate::flusher::{FileTask, FlusherMessage};
+use crate::foreign::WakingSender;
 use crate::pager::PagerMessage;
 use crate::shard::ShardMessage;
 use crate::shared::HeldFrame;
@@ -63,7 +64,7 @@ pub(crate) struct Outbox {
     /// Readers to tell about their page. One that went away leaves its hold to be given back.
     pub fetched: Vec<(oneshot::Sender<Result<FrameId>>, Result<FrameId>)>,
     /// The same for readers that are futures.
-    pub fetched_for_futures: Vec<(oneshot::Sender<Result<HeldFrame>>, Result<FrameId>)>,
+    pub fetched_for_futures: Vec<(WakingSender<Result<HeldFrame>>, Result<FrameId>)>,
     /// Compactions that begin, and the id below which everything in use has room.
     pub compactions: Vec<(oneshot::Sender<PageId>, PageId)>,
     /// Reads and writes of the data file; only the pager leaves any.

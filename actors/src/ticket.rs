@@ -11,7 +11,7 @@ use treering_engine::tree::Relocated;
 use treering_engine::{ShardId, Stamp};
 
 use crate::error::{Error, Result};
-use crate::foreign;
+use crate::foreign::WakingSender;
 use crate::runtime::{KeysUnderWay, Passage, Runtime};
 use crate::value::Value;
 
@@ -29,7 +29,7 @@ pub(crate) enum Outcome {
 
 /// The sending half of a ticket. Dropping it tells the waiter that the database was closed.
 pub(crate) struct Reply {
-    sender: Option<oneshot::Sender<Result<Outcome>>>,
+    sender: Option<WakingSender<Result<Outcome>>>,
     /// Kept until the reply is sent or dropped.
     held: Option<Box<Held>>,
 }
@@ -50,26 +50,17 @@ impl Reply {
     }
 
     /// The reply, which holds that from now on.
-    pub fn holding(mut self, held: Held) -> Reply {
-        self.held = (held.passage.is_some() || held.keys.is_some()).then(|| Box::new(held));
-        self
+    pub fn holding(self, held: Held) -> Reply {
+        let held = (held.passage.is_some() || held.keys.is_some()).then(|| Box::new(held));
+        Reply { held, ..self }
     }
 
     /// Hands the result to whoever waits. A waiter that went away is no error.
-    pub fn send(mut self, result: Result<Outcome>) {
+    pub fn send(self, result: Result<Outcome>) {
         // First: what the waiter sends next shall not wait for it.
-        drop(self.held.take());
-        if let Some(sender) = self.sender.take() {
-            foreign::call(|| drop(sender.send(result)));
-        }
-    }
-}
-
-impl Drop for Reply {
-    /// That there will be no answer is told by a waker, too.
-    fn drop(&mut self) {
-        if let Some(sender) = self.sender.take() {
-            foreign::call(|| drop(sender));
+        drop(self.held);
+        if let Some(sender) = self.sender {
+            sender.send(result);
         }
     }
 }
@@ -101,7 +92,7 @@ pub(crate) fn ticket<T>(
         narrow,
     };
     let reply = Reply {
-        sender: Some(sender),
+        sender: Some(sender.into()),
         held: None,
     };
     (reply, ticket)
@@ -255,5 +246,26 @@ mod tests {
         drop(tree);
         crate::sim::crash(db);
         assert!(matches!(never.try_wait(), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_waker_that_panics_when_a_piece_of_a_value_comes_poisons_nothing() {
+        let disk = SimDirectory::new(1);
+        let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+        let tree = db.client().tree("tree").expect("a tree");
+        let value = vec![7; 100_000];
+        tree.put(b"k", &value).expect("written");
+        let waker = Waker::from(Arc::new(Thrower));
+        let mut context = Context::from_waker(&waker);
+        let mut reading = tree.get_async(b"k");
+        assert!(Pin::new(&mut reading).poll(&mut context).is_pending());
+        crate::sim::settle(&db);
+        tree.put(b"l", b"w").expect("it is not poisoned");
+        let Poll::Ready(Ok(Some(found))) = Pin::new(&mut reading).poll(&mut context) else {
+            panic!("the value is not there");
+        };
+        assert_eq!(found[..], value[..]);
+        drop((tree, reading));
+        crate::sim::crash(db);
     }
 }

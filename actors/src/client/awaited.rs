@@ -270,7 +270,7 @@ impl Inner {
         self.runtime.send_pager(PagerMessage::Fetch {
             reference,
             waiter: Waiter::Future {
-                sender,
+                sender: sender.into(),
                 kept: Arc::clone(version) as Kept,
             },
         });
@@ -288,7 +288,7 @@ impl Inner {
                 kind: TransferKind::Read,
                 offset: piece.offset,
                 buffer: Some(piece_buffer(piece.bytes, &[])),
-                reply: TransferReply::Client(sender),
+                reply: TransferReply::Client(sender.into()),
             }));
             let (result, buffer) = answer.await.map_err(|_| Error::Closed)?;
             result.map_err(|error| Error::io("transferring a large value", error))?;

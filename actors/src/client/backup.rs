@@ -157,7 +157,7 @@ impl Inner {
                     kind: TransferKind::Read,
                     offset: u64::from(reference.id.0) * page_bytes as u64,
                     buffer: Some(AlignedBuffer::zeroed(page_bytes)),
-                    reply: TransferReply::Client(sender),
+                    reply: TransferReply::Client(sender.into()),
                 }));
                 under_way.push((index, receiver));
             }

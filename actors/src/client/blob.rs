@@ -270,7 +270,7 @@ impl<'i> Transfers<'i> {
         credit: Option<Credit>,
     ) {
         let (sender, answer) = oneshot::channel();
-        let reply = TransferReply::Client(sender);
+        let reply = TransferReply::Client(sender.into());
         self.inner.runtime.send_pager(PagerMessage::Transfer(Transfer {
             kind,
             offset: piece.map_or(0, |piece| piece.offset),

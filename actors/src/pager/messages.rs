@@ -10,6 +10,7 @@ use treering_io::{AlignedBuffer, Completion};
 
 use crate::blob::Piece;
 use crate::error::Error;
+use crate::foreign::WakingSender;
 use crate::shared::HeldFrame;
 
 /// What reaches the page that is asked for: a version, or several. Who doesn't stay until the page has come gives this
@@ -26,7 +27,7 @@ pub(crate) enum Waiter {
     Client(oneshot::Sender<Result<FrameId, Error>>),
     /// A future that reads, and that may be dropped before the page comes, or just then.
     Future {
-        sender: oneshot::Sender<Result<HeldFrame, Error>>,
+        sender: WakingSender<Result<HeldFrame, Error>>,
         kept: Kept,
     },
     /// Nobody: read-ahead.
@@ -56,7 +57,7 @@ pub(crate) enum TransferReply {
         job: u64,
         piece: Option<Piece>,
     },
-    Client(oneshot::Sender<(io::Result<()>, Option<AlignedBuffer>)>),
+    Client(WakingSender<(io::Result<()>, Option<AlignedBuffer>)>),
 }
 
 /// A read, write or sync of the data file with a buffer that is not a frame.

@@ -172,7 +172,7 @@ impl Pager {
             }
             Purpose::Transfer(TransferReply::Client(sender))
             | Purpose::Sync(TransferReply::Client(sender)) => {
-                let _ = sender.send((completion.result, completion.buffer.into_owned()));
+                sender.send((completion.result, completion.buffer.into_owned()));
             }
         }
     }

@@ -211,7 +211,7 @@ fn what_is_asked_for_by_those_who_may_go_stays_alive_until_it_has_come() {
             kept: version.clone(),
         },
         Waiter::Future {
-            sender,
+            sender: sender.into(),
             kept: version.clone(),
         },
     ];

@@ -7,7 +7,6 @@ use super::seat::{Seat, Step};
 use super::state::Runtime;
 use crate::actor::{Actor, Outbox};
 use crate::flusher::FlusherMessage;
-use crate::foreign;
 use crate::shared::{HeldFrame, unhold};
 
 /// Publications that wait for the flusher before its thread is woken for them: it is in no hurry, and each wake
@@ -133,7 +132,7 @@ impl Runtime {
         }
         for (sender, result) in outbox.fetched_for_futures.drain(..) {
             let held = result.map(|frame| HeldFrame::new(&self.shared, frame));
-            foreign::call(|| drop(sender.send(held)));
+            sender.send(held);
         }
         for (sender, result) in outbox.fetched.drain(..) {
             if let Err(returned) = sender.send(result)

@@ -209,7 +209,7 @@ impl NodeStore for TipStore<'_> {
         let (stamp, born) = (self.open.stamp, self.open.born);
         let node = self.located(id, frame);
         let (target, [source, _]) = self.rebuild(node, [old, old]);
-        // Not the checksum, which the pager may be filling in just now.
+        // Not the checksum, which is made when a page is written.
         page::copy_node(target, source);
         page::set_identity(target, id, stamp, born);
         self.memory.insert_resident(id, frame);

@@ -80,7 +80,7 @@ impl<'i> Writes<'i> {
             kind,
             offset,
             buffer,
-            reply: TransferReply::Client(sender),
+            reply: TransferReply::Client(sender.into()),
         }));
         self.under_way.push_back(UnderWay {
             answer,
