@@ -44,24 +44,31 @@ impl AsRef<[u8]> for Value {
     }
 }
 
+/// Of more than 4 GiB the first 4 GiB less a byte are kept: too much for any tree, and refused by all.
 impl From<&[u8]> for Value {
     fn from(bytes: &[u8]) -> Value {
         Value {
             start: 0,
-            length: bytes.len() as u32,
+            length: length(bytes.len()),
             bytes: Arc::from(bytes),
         }
     }
 }
 
+/// Of more than 4 GiB the first 4 GiB less a byte are kept: too much for any tree, and refused by all.
 impl From<Vec<u8>> for Value {
     fn from(bytes: Vec<u8>) -> Value {
         Value {
             start: 0,
-            length: bytes.len() as u32,
+            length: length(bytes.len()),
             bytes: Arc::from(bytes),
         }
     }
+}
+
+/// (Bad run: the length of five bytes more than 4 GiB is taken for five, and these are written.)
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl<T: AsRef<[u8]> + ?Sized> PartialEq<T> for Value {
@@ -94,5 +101,18 @@ impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head = String::from_utf8_lossy(&self[..self.len().min(32)]);
         write!(f, "Value({} bytes: {head:?})", self.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_looks_shorter_than_what_a_tree_takes_if_it_is_longer() {
+        for bytes in [1 << 32, (1 << 32) + 5, usize::MAX] {
+            assert!(u64::from(length(bytes)) > crate::client::VALUE_BYTES_MAX);
+        }
+        assert_eq!([0, 5, u32::MAX as usize].map(length), [0, 5, u32::MAX]);
     }
 }
