@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use treering_engine::log::RecordWriter;
+use treering_engine::log::{RecordWriter, SegmentSet};
 use treering_engine::{ShardId, Stamp, TreeId};
 use treering_io::SimDirectory;
 
@@ -217,6 +217,42 @@ fn a_batch_that_waits_for_a_publication_is_refused_after_it() {
             "{} answers",
             outbox.resolutions.len()
         );
+        // So that nothing is written there.
+        commit.logging = false;
+    }
+    crate::sim::crash(db);
+}
+
+/// The log is at its longest, a checkpoint is to shorten it, and the disk is full.
+#[test]
+fn a_segment_that_cannot_be_made_is_not_tried_again_while_batches_wait_for_something_else() {
+    let disk = SimDirectory::new(1);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+    crate::sim::settle(&db);
+    {
+        let mut commit = db.inner.runtime.commit.lock();
+        let (start, end) = (commit.log_start.lsn, commit.position.lsn);
+        let found = [(commit.layout.number_before(end), true)].into();
+        commit.segments = SegmentSet::new(commit.layout, Commit::segments_ahead(), start, end, &found);
+        commit.position.lsn.0 += 4 * commit.shared.settings.checkpoint_log_bytes;
+        commit.checkpoint_requested = true;
+        let mut records = Vec::new();
+        RecordWriter(&mut records).put(TreeId(1), b"k", b"v");
+        let batch = Batch {
+            record_bytes: records.len(),
+            records,
+            ..applied(ShardId(0), 0)
+        };
+        let mut outbox = Outbox::default();
+        commit.handle(CommitMessage::Batch(batch), 0, &mut outbox);
+        commit.end_batch(0, &mut outbox);
+        assert_eq!(outbox.file_tasks.len(), 1, "one attempt");
+        outbox.file_tasks.clear();
+        let result = Err(std::io::ErrorKind::StorageFull.into());
+        commit.handle(CommitMessage::SegmentDone { result }, 0, &mut outbox);
+        commit.end_batch(0, &mut outbox);
+        assert!(outbox.file_tasks.is_empty(), "{:?}", outbox.file_tasks);
+        assert_eq!(commit.gathered.len(), 1, "it waits");
         // So that nothing is written there.
         commit.logging = false;
     }

@@ -137,10 +137,11 @@ impl Commit {
         }
     }
 
-    /// Keeps segments ready ahead of the log's end.
+    /// Keeps segments ready ahead of the log's end. After a failure nothing is tried before somebody needs it. (Bad run:
+    /// the disk is full, and batches wait for a checkpoint because the log is at its longest; as long as that takes, each
+    /// failure to make a segment is followed by the next attempt, in the thread that writes the checkpoint.)
     pub(super) fn prepare_segments(&mut self, outbox: &mut Outbox) {
-        let wanted = self.segment_wanted || !self.gathered.is_empty();
-        if !self.logging || (self.segment_shortage.is_some() && !wanted) {
+        if !self.logging || (self.segment_shortage.is_some() && !self.segment_wanted) {
             return;
         }
         self.segment_wanted = false;

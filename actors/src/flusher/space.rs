@@ -156,16 +156,14 @@ impl Flusher {
                 }
             }
             if whole {
-                let released = self.space.release(extent);
-                self.check(released);
+                self.release(extent);
             } else {
                 for id in extent
                     .ids()
                     .filter(|id| !self.dying.contains(id))
                     .collect::<Vec<_>>()
                 {
-                    let released = self.space.release(Extent::single(id));
-                    self.check(released);
+                    self.release(Extent::single(id));
                 }
             }
         }
@@ -180,13 +178,29 @@ impl Flusher {
         let mut frames = Vec::new();
         for id in std::mem::take(&mut self.dying) {
             if self.leave_memory(id, &mut frames) {
-                let released = self.space.release(Extent::single(id));
-                self.check(released);
+                self.release(Extent::single(id));
             } else {
                 self.dying.push(id);
             }
         }
         self.release_frames(frames);
+    }
+
+    /// Makes pages available again, in recovery but for those behind the file's end, see [`Flusher::reserve`]. (Bad run:
+    /// the log has a blob there put and replaced, in two parts that are replayed one after the other; a shard gets the ids,
+    /// a node is written behind the end, and cut off when the file can't grow.)
+    fn release(&mut self, extent: Extent) {
+        let end = self.file_ends.filter(|_| !self.live).unwrap_or(u32::MAX);
+        let inside = Extent {
+            pages: end.saturating_sub(extent.start.0).min(extent.pages),
+            ..extent
+        };
+        if inside.pages > 0 {
+            let released = self.space.release(inside);
+            self.check(released);
+        }
+        let behind = extent.ids().skip(inside.pages as usize);
+        behind.for_each(|id| self.reserved.insert(id));
     }
 
     /// Removes a dead page from memory; false if it has to wait for a read or write.

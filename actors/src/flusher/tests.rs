@@ -331,3 +331,43 @@ fn a_snapshot_keeps_nothing_that_came_while_its_checkpoint_was_written() {
         .collect();
     assert_eq!(kept, []);
 }
+
+#[test]
+fn what_recovery_retires_behind_the_end_of_the_file_is_given_to_nobody_either() {
+    let disk = SimDirectory::new(1);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+    crate::sim::settle(&db);
+    let db = Simulated(Some(db));
+    let mut flusher = db.runtime().flusher.lock();
+    let mut outbox = Outbox::default();
+    let (file_pages, free) = (flusher.space.file_pages(), flusher.space.available_pages());
+    flusher.live = false;
+    let blob = Extent {
+        start: PageId(file_pages + 2),
+        pages: 3,
+    };
+    flusher.reserve(&[blob]).expect("reserved");
+    let seq = flusher.newest.seq.next();
+    let retired = Retired {
+        extent: blob,
+        born: seq,
+    };
+    let pages = PublishedPages {
+        created: Vec::new(),
+        retired: vec![retired],
+        loads: false,
+        extents_added: vec![blob],
+        extents_unused: Vec::new(),
+        stamp: Stamp(1),
+    };
+    flusher.note_published(seq, vec![pages]);
+    assert_eq!(
+        flusher.space.available_pages(),
+        free,
+        "pages that the file hasn't"
+    );
+    flusher.handle(FlusherMessage::GoLive, 0, &mut outbox);
+    assert_eq!(flusher.space.file_pages(), file_pages);
+    assert_eq!(flusher.space.available_pages(), free);
+    assert!(outbox.file_tasks.is_empty());
+}
