@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use treering_engine::TreeId;
+
 /// What every fallible call of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -239,6 +241,13 @@ impl Error {
         Error::Io {
             what: what.into(),
             source: Arc::new(source),
+        }
+    }
+
+    /// The error about a tree that isn't there any more, for those who only know its number.
+    pub(crate) fn no_tree(tree: TreeId) -> Error {
+        Error::TreeNotFound {
+            name: format!("#{}", tree.0),
         }
     }
 }

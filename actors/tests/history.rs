@@ -11,7 +11,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::options;
-use treering::{Change, Client, Durability, Error, Options, Retention, Snapshot, Tree};
+use treering::{Change, Client, Db, Durability, Error, Options, Retention, Snapshot, Tree};
+
+/// A new database that keeps as many versions as may be kept.
+fn keeping_all(directory: &std::path::Path) -> Db {
+    options()
+        .retain(Retention::Versions(u64::MAX))
+        .open(directory)
+        .unwrap()
+}
 
 type Row = (Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>);
 
@@ -64,10 +72,7 @@ fn the_last_versions_can_be_had_again() {
 #[test]
 fn what_a_snapshot_shows_can_be_had_by_its_number_at_once() {
     let directory = tempfile::tempdir().unwrap();
-    let db = options()
-        .retain(Retention::Versions(u64::MAX))
-        .open(directory.path())
-        .unwrap();
+    let db = keeping_all(directory.path());
     let client = db.client();
     let tree = client.tree("t").unwrap().with_durability(Durability::Buffered);
     let done = AtomicBool::new(false);
@@ -130,10 +135,7 @@ fn a_version_is_there_for_its_time_and_its_pages_come_back() {
 #[test]
 fn named_snapshots_can_be_had_among_thinned_versions() {
     let directory = tempfile::tempdir().unwrap();
-    let db = options()
-        .retain(Retention::Versions(u64::MAX))
-        .open(directory.path())
-        .unwrap();
+    let db = keeping_all(directory.path());
     let client = db.client();
     let tree = client.tree("t").unwrap().with_durability(Durability::Buffered);
     let put = |number: u64| tree.put(b"k", number.to_le_bytes()).unwrap();

@@ -84,9 +84,7 @@ pub(super) fn root_of(version: &Version, tree: TreeId, key: &[u8]) -> Result<Roo
 pub(super) fn tree_of(version: &Version, tree: TreeId) -> Result<&treering_engine::catalog::TreeState> {
     match version.directory.get(tree) {
         Some(state) if !state.name.starts_with(DROPPED_PREFIX) => Ok(state),
-        _ => Err(Error::TreeNotFound {
-            name: format!("#{}", tree.0),
-        }),
+        _ => Err(Error::no_tree(tree)),
     }
 }
 

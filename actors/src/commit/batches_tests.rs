@@ -92,12 +92,17 @@ fn set_told(outbox: &mut Outbox) -> u64 {
     set.expect("both were told to apply it")
 }
 
-/// Both owners answer that they have applied the set; whether it happens.
-fn apply_everywhere(commit: &mut Commit, set: u64, outbox: &mut Outbox) -> bool {
+/// Both owners answer that they have applied the set.
+fn apply_by_all(commit: &mut Commit, set: u64, outbox: &mut Outbox) {
     for shard in OWNERS {
         let result = Ok(Box::new(applied(shard, commit.tip_epoch(shard))));
         commit.handle(CommitMessage::SetPart { set, shard, result }, 0, outbox);
     }
+}
+
+/// Both owners answer that they have applied the set; whether it happens.
+fn apply_everywhere(commit: &mut Commit, set: u64, outbox: &mut Outbox) -> bool {
+    apply_by_all(commit, set, outbox);
     let closed = outbox.shards.drain(..).map(|(_, message)| match message {
         ShardMessage::SetClosed { happens, .. } => happens,
         other => panic!("{other:?}"),
@@ -162,10 +167,7 @@ fn a_transaction_does_not_happen_after_the_drop_of_a_tree_that_it_has_read() {
             // Once more, alone, and then it is refused.
             commit.end_batch(0, &mut outbox);
             let set = set_told(&mut outbox);
-            for shard in OWNERS {
-                let result = Ok(Box::new(applied(shard, commit.tip_epoch(shard))));
-                commit.handle(CommitMessage::SetPart { set, shard, result }, 0, &mut outbox);
-            }
+            apply_by_all(&mut commit, set, &mut outbox);
             assert!(
                 matches!(
                     &outbox.resolutions[..],

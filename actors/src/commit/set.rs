@@ -267,8 +267,7 @@ impl Commit {
         transactions.iter().enumerate().find_map(|(index, decided)| {
             let mut parts = decided.visit.transaction.parts.iter();
             let gone = parts.find(|part| is_gone(part.tree))?;
-            let name = format!("#{}", gone.tree.0);
-            Some((index, Error::TreeNotFound { name }))
+            Some((index, Error::no_tree(gone.tree)))
         })
     }
 

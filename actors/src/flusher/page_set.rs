@@ -26,9 +26,7 @@ impl PageSet {
             .get(id.0 as usize / 64)
             .is_some_and(|word| word & (1 << (id.0 % 64)) != 0)
     }
-}
 
-impl PageSet {
     /// Whether nothing was ever inserted.
     pub fn is_unused(&self) -> bool {
         self.0.is_empty()

@@ -31,6 +31,14 @@ impl Drop for Simulated {
     }
 }
 
+/// A database at rest with nothing in it.
+fn empty() -> Simulated {
+    let disk = SimDirectory::new(1);
+    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
+    crate::sim::settle(&db);
+    Simulated(Some(db))
+}
+
 /// A database at rest, all of whose leaves are changed and in memory, while there are no free frames.
 fn full_of_changed_leaves() -> Simulated {
     let disk = SimDirectory::new(1);
@@ -222,10 +230,7 @@ fn what_a_snapshot_of_the_last_checkpoint_has_stays_in_memory() {
 /// `pages` behind it; then that recovery ends, with the last `used` of them in a tree. Returns by how much the space map
 /// is longer than before, by how much more is free, and how long the file should become.
 fn recovered_behind_the_end(pages: u32, used: u32) -> (u32, u64, Vec<u32>) {
-    let disk = SimDirectory::new(1);
-    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
-    crate::sim::settle(&db);
-    let db = Simulated(Some(db));
+    let db = empty();
     let mut flusher = db.runtime().flusher.lock();
     let mut outbox = Outbox::default();
     let (file_pages, free) = (flusher.space.file_pages(), flusher.space.available_pages());
@@ -334,10 +339,7 @@ fn a_snapshot_keeps_nothing_that_came_while_its_checkpoint_was_written() {
 
 #[test]
 fn what_recovery_retires_behind_the_end_of_the_file_is_given_to_nobody_either() {
-    let disk = SimDirectory::new(1);
-    let db = crate::sim::open(&disk, &Options::new(), SimOptions::default()).expect("it opens");
-    crate::sim::settle(&db);
-    let db = Simulated(Some(db));
+    let db = empty();
     let mut flusher = db.runtime().flusher.lock();
     let mut outbox = Outbox::default();
     let (file_pages, free) = (flusher.space.file_pages(), flusher.space.available_pages());

@@ -376,9 +376,7 @@ impl Shard {
                 return Progress::Failed(Error::Conflict);
             }
             Place::Nowhere => {
-                return Progress::Failed(Error::TreeNotFound {
-                    name: format!("#{}", tree.0),
-                });
+                return Progress::Failed(Error::no_tree(tree));
             }
         };
         self.moves.note(&self.shared.settings, tree, key);

@@ -104,9 +104,7 @@ impl Shard {
             },
             // Nothing moves while such a request is under way (`runtime/gate.rs`).
             Place::Elsewhere(_) | Place::Leaving | Place::Coming(_) => Err(Error::Conflict),
-            Place::Nowhere => Err(Error::TreeNotFound {
-                name: format!("#{}", tree.0),
-            }),
+            Place::Nowhere => Err(Error::no_tree(tree)),
         }
     }
 }

@@ -65,9 +65,7 @@ impl Shard {
             self.begin_reclaiming(tree);
             Ok(Outcome::Done)
         } else {
-            Err(Error::TreeNotFound {
-                name: format!("#{}", tree.0),
-            })
+            Err(Error::no_tree(tree))
         };
         self.open.operations += 1;
         self.open.resolutions.push(Resolution { reply, result });

@@ -74,9 +74,7 @@ impl Shard {
                 return;
             }
             Place::Nowhere => {
-                let error = Error::TreeNotFound {
-                    name: format!("#{}", tree.0),
-                };
+                let error = Error::no_tree(tree);
                 self.refuse(ready, error);
                 return;
             }

@@ -242,9 +242,7 @@ pub(crate) fn split(records: &[u8], directory: &Directory) -> Result<Vec<Part>> 
             ) => (*tree, *key),
             _ => break,
         };
-        let state = directory.get(tree).ok_or_else(|| Error::TreeNotFound {
-            name: format!("#{}", tree.0),
-        })?;
+        let state = directory.get(tree).ok_or_else(|| Error::no_tree(tree))?;
         let partition = state.partition_for(key);
         let part = parts
             .entry((tree, partition))

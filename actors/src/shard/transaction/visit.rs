@@ -15,9 +15,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crossbeam_epoch::Guard;
+use treering_engine::PageId;
 use treering_engine::memory::FrameId;
 use treering_engine::tree::Miss;
-use treering_engine::{PageId, TreeId};
 
 use super::locks::{Claim, Locks, Order};
 use super::validate::Progress;
@@ -77,12 +77,6 @@ impl Visits {
     /// Whether one more transaction may begin here.
     pub fn admits(&self) -> bool {
         self.admitted < TRANSACTIONS_MAX
-    }
-}
-
-fn not_found(tree: TreeId) -> Error {
-    Error::TreeNotFound {
-        name: format!("#{}", tree.0),
     }
 }
 
@@ -178,7 +172,7 @@ impl Shard {
             Place::Here(_) => None,
             // Nothing moves while transactions are under way (`runtime/gate.rs`).
             Place::Elsewhere(_) | Place::Leaving | Place::Coming(_) => Some(Error::Conflict),
-            Place::Nowhere => Some(not_found(part.tree)),
+            Place::Nowhere => Some(Error::no_tree(part.tree)),
         }
     }
 
